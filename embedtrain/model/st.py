@@ -1,0 +1,144 @@
+"""Opens any sentence-transformers folder for evaluation, the way its users do."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import transformers.utils.logging as transformers_logging
+from sentence_transformers import SentenceTransformer
+
+from embedtrain.artifacts import read_json
+from embedtrain.config.errors import UserError
+
+Side = Literal["query", "document", ""]
+BATCH_SIZE = 32
+
+
+class Embedder(Protocol):
+    """What evaluation needs of a model."""
+
+    name: str
+    dim: int
+
+    def encode(self, texts: Sequence[str], *, side: Side, normalize: bool = True) -> np.ndarray:
+        """Vectors (len(texts), dim), float32; side "" means without a prompt."""
+        ...
+
+
+@dataclass(frozen=True)
+class SentenceEmbedder:
+    """A loaded sentence-transformers model behind the `Embedder` protocol."""
+
+    model: SentenceTransformer
+    name: str
+    dim: int
+
+    def encode(self, texts: Sequence[str], *, side: Side, normalize: bool = True) -> np.ndarray:
+        """Vectors by `encode_query`, `encode_document` or, for side "", `encode`."""
+        if not len(texts):
+            return np.zeros((0, self.dim), dtype=np.float32)
+        encoders = {
+            "query": self.model.encode_query,
+            "document": self.model.encode_document,
+            "": self.model.encode,
+        }
+        vectors = encoders[side](
+            list(texts),
+            batch_size=BATCH_SIZE,
+            convert_to_tensor=True,
+            normalize_embeddings=normalize,
+            show_progress_bar=False,
+        )
+        return vectors.float().cpu().numpy()
+
+
+def open_sentence_transformer(
+    path: str | Path, *, device: str = "cpu", max_tokens: int | None = None, name: str | None = None
+) -> SentenceEmbedder:
+    """Open a folder, hub id or `pip:` package of a sentence-transformers model.
+
+    Reads safetensors only and runs no code from the folder. The chat template is removed:
+    sentence-transformers 6 would wrap every text in it. `max_tokens` can shorten the model's limit, never raise it.
+    """
+    folder = find_folder(path)
+    check_folder(folder)
+    with quiet_transformers():
+        model = SentenceTransformer(
+            str(folder), device=device, local_files_only=True, model_kwargs={"use_safetensors": True}
+        )
+    remove_chat_template(model)
+    if max_tokens is not None:
+        model.max_seq_length = min(max_tokens, model.max_seq_length or max_tokens)
+    dim = model.get_embedding_dimension()
+    if dim is None:
+        raise UserError(f"{folder}: sentence-transformers does not know the dim of its vectors")
+    return SentenceEmbedder(model, name or str(path), dim)
+
+
+def find_folder(path: str | Path) -> Path:
+    """The local folder, fetched first where `path` names a hub id or a package."""
+    if Path(path).is_dir():
+        return Path(path)
+    from embedtrain.model.source import resolve_model
+
+    return resolve_model(str(path)).path
+
+
+def check_folder(folder: Path) -> None:
+    """Raise UserError where the folder is no sentence-transformers model, or holds pickles or its own code."""
+    if not (folder / "modules.json").is_file():
+        raise UserError(
+            f"{folder}: no modules.json, so this is not a sentence-transformers folder; "
+            "`embedtrain` exports one with an export stage"
+        )
+    for module in read_json(folder / "modules.json"):
+        if not module["type"].startswith("sentence_transformers."):
+            raise UserError(
+                f"{folder}/modules.json: module '{module['type']}' is code from outside "
+                "sentence-transformers, which is never run"
+            )
+        check_weights(folder / module["path"])
+
+
+def check_weights(folder: Path) -> None:
+    """Raise UserError where weights are stored as a pickle and not as safetensors."""
+    pickles = sorted(p.name for p in folder.glob("*.bin"))
+    if pickles and not any(folder.glob("*.safetensors")):
+        raise UserError(
+            f"{folder}: weights are in {pickles[0]}, a pickle, which can run code when read; "
+            "only safetensors are read: convert the file first"
+        )
+
+
+def remove_chat_template(model: SentenceTransformer) -> None:
+    """Make the model tokenise texts as they are."""
+    first = model[0]
+    if "message" not in getattr(first, "modality_config", {}):
+        return
+    first.processor.chat_template = None
+    entry = first.modality_config.pop("message")
+    first.modality_config.setdefault("text", {k: v for k, v in entry.items() if k != "format"})
+    first.input_formatter.supported_modalities = list(first.modality_config)
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Silence loading bars and warnings of transformers and sentence-transformers; errors still raise."""
+    verbosity = transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    sentence_logger = logging.getLogger("sentence_transformers")
+    sentence_level = sentence_logger.level
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    sentence_logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        sentence_logger.setLevel(sentence_level)
+        if bars:
+            transformers_logging.enable_progress_bar()
