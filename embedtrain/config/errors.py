@@ -1,0 +1,79 @@
+"""What a user is told: one plain sentence a fault, all faults at once, never a traceback."""
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+
+FOREIGN = {
+    "batch": "batch_size",
+    "epochs": "steps",
+    "gradient_accumulation_steps": "batch_size",
+    "learning_rate": "lr",
+    "lora_alpha": "alpha",
+    "lora_dropout": "dropout",
+    "lora_r": "rank",
+    "loss": "objective",
+    "max_steps": "steps",
+    "per_device_train_batch_size": "batch_size",
+    "r": "rank",
+    "scale": "temperature",
+    "target_modules": "targets",
+    "tau": "temperature",
+    "type": "kind",
+    "use_rslora": "rslora",
+    "warmup_ratio": "warmup_fraction",
+}
+
+
+class UserError(Exception):
+    """A user's mistake. Its text is complete: one or several lines, shown without a traceback."""
+
+
+class ConfigError(UserError):
+    """All that is wrong with a config, one message a fault."""
+
+    def __init__(self, messages: Iterable[str]) -> None:
+        """Keep the messages in order, each once."""
+        self.messages = list(dict.fromkeys(messages))
+        super().__init__("\n".join(self.messages))
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`did you mean 'x'?`, or the known names where none is near."""
+    names = list(dict.fromkeys(known))
+    if FOREIGN.get(word) in names:
+        return f"did you mean '{FOREIGN[word]}'?"
+    if near := get_close_matches(word, names, n=1):
+        return f"did you mean '{near[0]}'?"
+    return f"known: {', '.join(names)}" if names else "there is none"
+
+
+def found(value: object) -> str:
+    """A value as a person would name it: `'fast' (text)`, `2.5 (number)`, `a list`."""
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return "true" if value else "false"
+        case str():
+            return f"{shorten(value)} (text)" if value else "empty text"
+        case int() | float():
+            return f"{value} (number)"
+        case Mapping():
+            return "a section of keys"
+        case _:
+            return "a list"
+
+
+def shorten(text: str, width: int = 60) -> str:
+    """The text in quotes, cut where it is long."""
+    return repr(text if len(text) <= width else text[: width - 1] + "…")
+
+
+def near_file(path: Path) -> str:
+    """`; did you mean 'x'?` where a file of nearly that name is there, or that its folder is missing."""
+    parent = path.parent
+    if not parent.is_dir():
+        return f"; there is no folder '{parent}'"
+    near = get_close_matches(path.name, [p.name for p in parent.iterdir()], n=1)
+    return f"; did you mean '{parent / near[0]}'?" if near else ""

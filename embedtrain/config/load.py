@@ -1,0 +1,101 @@
+"""Run and machine files into frozen values, with overrides from the command line; every fault at once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import ValidationError
+
+from embedtrain.config.errors import ConfigError, UserError, nearest
+from embedtrain.config.faults import Fault, Location, faults, place
+from embedtrain.config.overrides import apply_override
+from embedtrain.config.reader import Place, read_mapping
+from embedtrain.config.schema import Machine, Run
+from embedtrain.config.stages import AnyStage
+from embedtrain.config.types import Strict
+
+Config = TypeVar("Config", bound=Strict)
+
+
+@dataclass(frozen=True)
+class Document:
+    """A config file as it was read: its content, the place of each value, and the overrides by place."""
+
+    path: Path | str
+    data: dict[str, Any]
+    places: dict[Location, Place]
+    overrides: dict[Location, str]
+
+    def message(self, fault: Fault) -> str:
+        """A fault as a user reads it, led by the file or the override that it stands in."""
+        hit = [text for spot, text in self.overrides.items() if fault.location[: len(spot)] == spot]
+        origin = f"--set {hit[-1]}" if hit else str(self.path)
+        return f"{origin}: {place(fault.location, self.data)}: {fault.text}"
+
+    def order(self, fault: Fault) -> Place:
+        """Where in the file a fault stands; one that is not in the file stands where its section does."""
+        spots = (fault.location[:n] for n in range(len(fault.location), -1, -1))
+        return next(self.places[spot] for spot in spots if spot in self.places)
+
+
+def load_run(path: Path | str, overrides: Sequence[str] = ()) -> Run:
+    """The run that a file describes. Raises ConfigError with all that is wrong in it."""
+    return validate(read_document(path, overrides), Run)
+
+
+def load_machine(path: Path | str | None = None, overrides: Sequence[str] = ()) -> Machine:
+    """The machine that a file describes; one CPU process where there is no file. Raises ConfigError."""
+    if path is None:
+        return validate(document({}, {}, "machine", overrides), Machine)
+    return validate(read_document(path, overrides), Machine)
+
+
+def read_document(path: Path | str, overrides: Sequence[str]) -> Document:
+    """A file and its overrides, not validated yet. Raises ConfigError."""
+    return document(*read_mapping(path), path, overrides)
+
+
+def document(
+    data: dict[str, Any], places: dict[Location, Place], path: Path | str, overrides: Sequence[str]
+) -> Document:
+    """Content with the overrides put in. Raises ConfigError with all overrides that fit nowhere."""
+    spots: dict[Location, str] = {}
+    messages = []
+    for override in overrides:
+        try:
+            spots[apply_override(data, override)] = override
+        except UserError as error:
+            messages.append(str(error))
+    if messages:
+        raise ConfigError(messages)
+    return Document(path, data, {(): (0, 0), **places}, spots)
+
+
+def validate(read: Document, schema: type[Config]) -> Config:
+    """The content as a frozen value. Raises ConfigError with every fault, in the order of the file."""
+    try:
+        return schema.model_validate(read.data)
+    except ValidationError as error:
+        wrong = sorted(faults(error, read.data, schema), key=read.order)
+        raise ConfigError(read.message(fault) for fault in wrong) from None
+
+
+def find_stage(run: Run, name: str) -> AnyStage:
+    """The stage of that name. Raises UserError where there is none."""
+    for stage in run.stages:
+        if stage.name == name:
+            return stage
+    known = [stage.name for stage in run.stages]
+    raise UserError(f"run '{run.name}' has no stage '{name}'; {nearest(name, known)}")
+
+
+def resolved(run: Run) -> dict[str, Any]:
+    """A run with every default written out, as JSON has it and with the keys of the file (`from`)."""
+    return run.model_dump(mode="json", by_alias=True)
+
+
+def dump_yaml(run: Run) -> str:
+    """A run with every default written out, as a YAML file that reads back to the same run."""
+    return yaml.safe_dump(resolved(run), sort_keys=False, allow_unicode=True)

