@@ -5,11 +5,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import transformers.utils.logging as transformers_logging
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Transformer
 
 from embedtrain.artifacts import read_json
 from embedtrain.config.errors import UserError
@@ -116,8 +117,8 @@ def check_weights(folder: Path) -> None:
 
 def remove_chat_template(model: SentenceTransformer) -> None:
     """Make the model tokenise texts as they are."""
-    first = model[0]
-    if "message" not in getattr(first, "modality_config", {}):
+    first: Any = model[0]
+    if not isinstance(first, Transformer) or "message" not in first.modality_config:
         return
     first.processor.chat_template = None
     entry = first.modality_config.pop("message")
