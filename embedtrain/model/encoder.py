@@ -1,0 +1,143 @@
+"""The encoder: a backbone, its tokenizer, and how token states become one vector.
+
+Dimensions: T texts, L tokens, D dims.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from embedtrain.batch import TokenBatch
+from embedtrain.config.schema import TextFormat
+from embedtrain.model.pooling import pool
+from embedtrain.model.tokens import tokenize
+from embedtrain.show.progress import progress as show_progress
+from embedtrain.text import Formatted, format_document, format_query
+
+Side = Literal["query", "document"]
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """All that turns a backbone's states into vectors, and where the backbone came from."""
+
+    base: str
+    attention: str = "bidirectional"
+    pooling: str = "mean"
+    pool_instruction: bool = True
+    append_eos: bool = False
+    normalize: bool = True
+    base_revision: str | None = None
+    base_sha256: str | None = None
+    keep_first_layers: int | None = None
+    precision: str = "float32"
+    attention_kernel: str = "sdpa"
+    trust_remote_code: bool = False
+    text: TextFormat = field(default_factory=TextFormat)
+    prompts: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for encoder.json."""
+        return asdict(self) | {"text": self.text.model_dump()}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "EncoderSpec":
+        """The spec that `to_json` wrote."""
+        return cls(**(values | {"text": TextFormat.model_validate(values["text"])}))
+
+    def describe(self) -> str:
+        """One line for a person."""
+        prompts = ", ".join(f"{name} {text!r}" for name, text in self.prompts.items() if text) or "none"
+        return f"{self.base}: {self.attention} attention, {self.pooling} pooling, prompts: {prompts}"
+
+
+class Encoder(nn.Module):
+    """Texts to vectors: the value that every stage trains, mines with, averages and exports."""
+
+    def __init__(
+        self, backbone: PreTrainedModel, tokenizer: Tokenizer, spec: EncoderSpec, dense: nn.Module | None = None
+    ) -> None:
+        """Put the parts together; `embedtrain.model.load` makes them."""
+        super().__init__()
+        self.backbone = backbone
+        self.tokenizer = tokenizer
+        self.spec = spec
+        self.dense = dense
+        self.pad_id = backbone.config.pad_token_id or 0
+
+    @property
+    def dim(self) -> int:
+        """Dims of a vector."""
+        linears = [m for m in self.dense.modules() if isinstance(m, nn.Linear)] if self.dense else []
+        return linears[-1].out_features if linears else self.backbone.config.hidden_size
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.backbone.get_input_embeddings().weight.device
+
+    def forward(self, batch: TokenBatch) -> Tensor:
+        """Raw pooled vectors (T, D), not normalised: float32, or float64 where the weights are."""
+        mask_TL = batch.mask_TL.clone()
+        mask_TL[:, 0] = True  # a text without tokens still needs a key to attend to; it pools to zeros
+        ids_TL = batch.ids_TL.masked_fill(~batch.mask_TL, self.pad_id)
+        with self.mixed_precision():
+            states_TLD = self.backbone(input_ids=ids_TL, attention_mask=mask_TL.long()).last_hidden_state
+        vectors_TD = pool(states_TLD, batch.mask_TL, batch.pool_TL, self.spec.pooling)
+        return vectors_TD if self.dense is None else self.dense(vectors_TD)
+
+    def mixed_precision(self) -> torch.autocast:
+        """bfloat16 products over float32 weights, where all weights train; else nothing to do."""
+        mixed = self.spec.precision == "bfloat16" and self.backbone.dtype == torch.float32
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=mixed)
+
+    def trainable(self) -> list[tuple[str, nn.Parameter]]:
+        """Names and parameters that training changes."""
+        return [(name, p) for name, p in self.named_parameters() if p.requires_grad]
+
+    def checkpoint_activations(self) -> None:
+        """Keep only the layers' inputs in memory and compute the rest again in the backward pass."""
+        self.backbone.gradient_checkpointing_enable({"use_reentrant": False})
+
+    def format(self, texts: Sequence[str], side: Side, instruction: str = "") -> list[Formatted]:
+        """The exact strings the model sees."""
+        formatter = {"query": format_query, "document": format_document}[side]
+        return [formatter(self.spec.text, text, instruction) for text in texts]
+
+    def tokenize(self, formatted: Sequence[Formatted], max_tokens: int) -> TokenBatch:
+        """Tokens of formatted texts, on the CPU."""
+        return tokenize(self.tokenizer, formatted, max_tokens, self.spec.pool_instruction)
+
+    def encode(
+        self,
+        texts: Sequence[str],
+        side: Side = "query",
+        *,
+        instruction: str = "",
+        max_tokens: int | None = None,
+        tokens_per_batch: int = 16384,
+        normalize: bool = True,
+        progress: bool = False,
+    ) -> np.ndarray:
+        """float32 vectors (T, D) in the order of `texts`; batches are cut by length, longest first."""
+        limits = {"query": self.spec.text.max_query_tokens, "document": self.spec.text.max_document_tokens}
+        vectors = np.zeros((len(texts), self.dim), dtype=np.float32)
+        if not len(texts):
+            return vectors
+        batch = self.tokenize(self.format(texts, side, instruction), max_tokens or limits[side])
+        was_training = self.training
+        self.eval()
+        with torch.inference_mode(), show_progress("encode", len(texts), "text", quiet=not progress) as bar:
+            for rows, chunk in batch.chunks(tokens_per_batch):
+                raw_TD = self(chunk.to(self.device))
+                ready_TD = nn.functional.normalize(raw_TD, dim=1) if normalize else raw_TD
+                vectors[rows.numpy()] = ready_TD.float().cpu().numpy()
+                bar.advance(len(rows))
+        self.train(was_training)
+        return vectors

@@ -1,0 +1,94 @@
+"""Formatted texts into a `TokenBatch`: whole strings, no padding or truncation hidden in the tokenizer."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import Encoding, Tokenizer, normalizers, processors
+
+from embedtrain.batch import TokenBatch
+from embedtrain.config.errors import UserError
+from embedtrain.text import Formatted
+
+
+def tokenize(
+    tokenizer: Tokenizer, formatted: Sequence[Formatted], max_tokens: int, pool_instruction: bool
+) -> TokenBatch:
+    """Right-padded tokens; a long text is cut, the special tokens of the post-processor are kept."""
+    room = max_tokens - tokenizer.num_special_tokens_to_add(is_pair=False)
+    if room < 1:
+        raise UserError(f"max_tokens is {max_tokens}, too few for the tokenizer's special tokens and a text")
+    encodings = tokenizer.encode_batch([f.text for f in formatted], add_special_tokens=False)
+    for encoding in encodings:
+        encoding.truncate(room)
+    finished = [tokenizer.post_process(encoding) for encoding in encodings]
+    starts = [
+        0 if pool_instruction else first_pooled(encoding, text.instruction_chars)
+        for encoding, text in zip(finished, formatted, strict=True)
+    ]
+    return pad([encoding.ids for encoding in finished], starts)
+
+
+def first_pooled(encoding: Encoding, instruction_chars: int) -> int:
+    """Position of the first token that holds a character of the text itself; a leading BOS is instruction."""
+    if instruction_chars == 0:
+        return 0
+    for position, ((_, end), special) in enumerate(
+        zip(encoding.offsets, encoding.special_tokens_mask, strict=True)
+    ):
+        if not special and end > instruction_chars:
+            return position
+    return len(encoding)
+
+
+def pad(ids: Sequence[Sequence[int]], starts: Sequence[int]) -> TokenBatch:
+    """Right-pad with 0; the encoder writes its own padding id over it."""
+    lengths = np.array([len(row) for row in ids], dtype=np.int64)
+    width = max(1, int(lengths.max(initial=0)))
+    positions = np.arange(width)
+    mask = positions < lengths[:, None]
+    padded = np.zeros((len(ids), width), dtype=np.int64)
+    padded[mask] = np.fromiter((i for row in ids for i in row), dtype=np.int64, count=int(lengths.sum()))
+    pooled = mask & (positions >= np.asarray(starts, dtype=np.int64).reshape(-1, 1))
+    return TokenBatch(torch.from_numpy(padded), torch.from_numpy(mask), torch.from_numpy(pooled))
+
+
+def load_tokenizer(folder: Path, *, eos: str | None = None, lowercase: bool = False) -> Tokenizer:
+    """tokenizer.json without padding and truncation; `eos` is added after every text."""
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise UserError(f"{folder}: no tokenizer.json; only fast tokenizers are read")
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    if lowercase:
+        steps = [normalizers.Lowercase(), *([tokenizer.normalizer] if tokenizer.normalizer else [])]
+        tokenizer.normalizer = normalizers.Sequence(steps)
+    if eos is not None:
+        append_token(tokenizer, eos)
+    return tokenizer
+
+
+def append_token(tokenizer: Tokenizer, token: str) -> None:
+    """Let the post-processor end every text with `token`; what it added before stays."""
+    token_id = tokenizer.token_to_id(token)
+    if token_id is None:
+        raise UserError(f"append_eos: the tokenizer does not know its end token {token!r}")
+    if tokenizer.encode("a").ids[-1] == token_id:
+        return
+    template = processors.TemplateProcessing(
+        single=f"$A {token}", pair=f"$A {token} $B {token}", special_tokens=[(token, token_id)]
+    )
+    before = [tokenizer.post_processor] if tokenizer.post_processor else []
+    tokenizer.post_processor = processors.Sequence([*before, template])
+
+
+def end_token(folder: Path) -> str | None:
+    """The end token that tokenizer_config.json names."""
+    path = folder / "tokenizer_config.json"
+    if not path.is_file():
+        return None
+    value = json.loads(path.read_text()).get("eos_token")
+    return value["content"] if isinstance(value, dict) else value
