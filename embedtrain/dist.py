@@ -1,0 +1,169 @@
+"""The only file that talks to other processes.
+
+Convention: candidates are gathered with gradient, each process sums the loss over its local queries, and
+parameter gradients are averaged once a step. No factor of the number of processes stands anywhere: the
+objective divides the local sum by the mean over processes of the count.
+
+Everything here works in one process without starting anything.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn import Parameter
+
+from embedtrain.config.errors import UserError
+
+BUCKET_NUMEL = 2**26
+# torch 2.13 renamed both; the old names warn there and are the only ones before.
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+_reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """Which process this is, of how many."""
+
+    rank: int
+    world: int
+
+
+def current() -> Processes:
+    """This process; the only one where no group was started."""
+    if dist.is_available() and dist.is_initialized():
+        return Processes(dist.get_rank(), dist.get_world_size())
+    return Processes(0, 1)
+
+
+def start_processes(device: str = "cpu") -> Processes:
+    """Join the group that the launcher describes in the environment; nothing to join in a single process."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+        if device == "cuda":
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        dist.init_process_group("nccl" if device == "cuda" else "gloo")
+    return current()
+
+
+def stop_processes() -> None:
+    """Leave the group, if there is one."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def require_processes(expected: int) -> None:
+    """Raise UserError unless exactly the machine file's number of processes runs."""
+    found = int(os.environ.get("WORLD_SIZE", "1"))
+    if found != expected or current().world != expected:
+        raise UserError(
+            f"the machine file says num_processes: {expected}, but the number of running processes is "
+            f"{current().world} (WORLD_SIZE {found}); start stages with `embedtrain run`, which launches them"
+        )
+
+
+def barrier() -> None:
+    """Wait until every process is here."""
+    if current().world > 1:
+        on_gpu = dist.get_backend() == "nccl"
+        dist.barrier(device_ids=[torch.cuda.current_device()] if on_gpu else None)
+
+
+def gather_vectors(x_ND: Tensor) -> Tensor:
+    """The rows of all processes in rank order, with gradient; each process may hold any number, 0 included."""
+    if current().world == 1:
+        return x_ND
+    gathered: Tensor = _Gather.apply(x_ND, _sizes(x_ND))
+    return gathered
+
+
+def gather_ints(x_N: Tensor) -> Tensor:
+    """The rows of all processes in rank order, without gradient."""
+    if current().world == 1:
+        return x_N
+    return _gather_ragged(x_N, _sizes(x_N))
+
+
+def mean_over_processes(value: Tensor) -> Tensor:
+    """The mean of each element over processes, without gradient."""
+    total = value.detach().clone()
+    if current().world > 1:
+        dist.all_reduce(total)
+    return total / current().world
+
+
+def average_gradients(parameters: Iterable[Parameter]) -> None:
+    """Replace each gradient by its mean over processes, in flat buckets; called once a step.
+
+    An absent gradient counts as zero, in a single process too, so that the optimizer does the same on any number.
+    """
+    trained = [p for p in parameters if p.requires_grad]
+    for parameter in trained:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    if current().world == 1:
+        return
+    for bucket in _buckets(trained):
+        gradients = [p.grad for p in bucket if p.grad is not None]
+        flat = mean_over_processes(torch.cat([g.reshape(-1) for g in gradients]))
+        for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(mean.view_as(gradient))
+
+
+def broadcast_parameters(parameters: Iterable[Parameter]) -> None:
+    """Overwrite each parameter by the first process's."""
+    if current().world > 1:
+        for parameter in parameters:
+            dist.broadcast(parameter.data, src=0)
+
+
+def _buckets(parameters: list[Parameter]) -> Iterator[list[Parameter]]:
+    """Consecutive parameters of one dtype and at most BUCKET_NUMEL elements, or one larger one."""
+    bucket: list[Parameter] = []
+    for parameter in parameters:
+        numel = sum(p.numel() for p in bucket) + parameter.numel()
+        if bucket and (numel > BUCKET_NUMEL or parameter.dtype != bucket[0].dtype):
+            yield bucket
+            bucket = []
+        bucket.append(parameter)
+    if bucket:
+        yield bucket
+
+
+def _sizes(x: Tensor) -> list[int]:
+    """Rows held by each process."""
+    sizes = torch.empty(current().world, dtype=torch.int64, device=x.device)
+    _all_gather(sizes, torch.tensor([x.shape[0]], dtype=torch.int64, device=x.device))
+    return sizes.tolist()
+
+
+def _gather_ragged(x: Tensor, sizes: list[int]) -> Tensor:
+    """All processes' rows: every process pads to the longest, the padding is cut out again."""
+    longest = max(sizes)
+    padded = x.new_zeros(longest, *x.shape[1:])
+    padded[: x.shape[0]] = x
+    gathered = x.new_empty(len(sizes) * longest, *x.shape[1:])
+    _all_gather(gathered, padded)
+    return torch.cat([gathered[i * longest : i * longest + size] for i, size in enumerate(sizes)])
+
+
+class _Gather(torch.autograd.Function):
+    """Ragged all-gather; the gradient of a row is the sum of what all processes make of it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, sizes: list[int]) -> Tensor:
+        ctx.sizes = sizes
+        return _gather_ragged(x, sizes)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        longest = max(ctx.sizes)
+        padded = gradient.new_zeros(len(ctx.sizes) * longest, *gradient.shape[1:])
+        for i, rows in enumerate(gradient.split(ctx.sizes)):
+            padded[i * longest : i * longest + len(rows)] = rows
+        own = gradient.new_empty(longest, *gradient.shape[1:])
+        _reduce_scatter(own, padded)
+        return own[: ctx.sizes[current().rank]], None

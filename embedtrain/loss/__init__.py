@@ -1,0 +1,1 @@
+"""Blocks, masks, terms, views and the objective: pure functions of gathered vectors."""

@@ -1,0 +1,1 @@
+"""Runs optimizer steps and nothing else."""
