@@ -1,0 +1,1 @@
+"""What a person sees: progress, tables, plots and pages. Imports no torch."""
