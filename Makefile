@@ -1,0 +1,71 @@
+# embedtrain: `make help` lists what can be made. Everything is installed into $(VENV) on first use.
+
+PYTHON ?= python3
+VENV ?= .venv
+# the CPU build where the index has one; TORCH="torch>=2.11" takes the newest
+TORCH ?= torch==2.13.0
+SIZE ?= quickstart
+
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check
+CONFIG := configs/$(SIZE).yaml
+INSTALLED := $(VENV)/.installed
+INSTALLED_DEV := $(VENV)/.installed-dev
+MANIFEST := pyproject.toml constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart table test test-all check format install install-dev clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+quickstart: $(INSTALLED) ## train, export and measure a small encoder (SIZE=tiny: the same in minutes)
+	@$(PY) -m embedtrain run $(CONFIG)
+
+table: $(INSTALLED) ## the quickstart's table on the full test sets, kept in benchmarks/quickstart/
+	@$(PY) -m embedtrain run configs/quickstart.yaml --set stages.report.max_tokens_per_model=null
+	@mkdir -p benchmarks/quickstart
+	@cp runs/quickstart/report.json benchmarks/quickstart/report.json
+
+test: $(INSTALLED_DEV) ## run the tests, the tiny quickstart among them
+	@$(PY) -m pytest
+
+test-all: $(INSTALLED_DEV) ## run all tests, the slow ones too
+	@$(PY) -m pytest -m "not gpu"
+
+check: $(INSTALLED_DEV) ## style, types, layers, spelling, sizes, generated docs
+	@$(VENV)/bin/ruff check --quiet
+	@$(VENV)/bin/ruff format --quiet --check
+	@$(PY) -m mypy --no-error-summary
+	@$(VENV)/bin/lint-imports --no-cache > $(VENV)/lint-imports.log || { cat $(VENV)/lint-imports.log; exit 1; }
+	@$(VENV)/bin/typos
+	@$(PY) tools/check_sizes.py
+	@$(PY) tools/config_docs.py --check
+	@echo "check: all good"
+
+format: $(INSTALLED_DEV) ## put the code in its one style
+	@$(VENV)/bin/ruff check --quiet --fix
+	@$(VENV)/bin/ruff format --quiet
+
+install: $(INSTALLED) ## only install what a run needs
+install-dev: $(INSTALLED_DEV) ## only install what tests and tools need
+
+$(PY):
+	@echo "making $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "embedtrain needs Python 3.11 or later")'
+	@$(PYTHON) -m venv $(VENV)
+
+$(INSTALLED): $(MANIFEST) | $(PY)
+	@echo "installing embedtrain into $(VENV) (once; torch is the largest part)"
+	@$(PIP) "$(TORCH)"
+	@$(PIP) --constraint constraints.txt --editable .
+	@touch $@
+
+$(INSTALLED_DEV): $(INSTALLED)
+	@echo "installing what tests and tools need"
+	@$(PIP) --constraint constraints.txt --editable ".[dev]"
+	@touch $@
+
+clean: ## remove what was built; runs/ and the environment stay
+	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
