@@ -1,9 +1,9 @@
-"""The rules that keep or refuse a mined candidate, each refusal with its reason. Pure, a whole source at once.
+"""The rules that keep or refuse a mined candidate, each with its reason. Pure, a whole source at once.
 
 Dimensions: Q mined rows, K candidates a row, best first, P known positives of a row.
 
-Where a row has several positives, rules compare with the one the model scores lowest: a negative must stay below
-all of them.
+Where a row has several positives, rules compare with the one the model scores lowest: a negative must stay
+below all of them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,9 +41,9 @@ class Reason(IntEnum):
 class Candidates:
     """Ranked candidates of one source.
 
-    `key_QK` int64 text keys and `score_QK`, best first; `present_QK` bool. `query_key_Q` int64; `known_QP` int64
-    keys of all known positives of the query, `known_mask_QP` bool. `positive_score_Q` is the row's lowest-scored
-    positive's, `positive_rank_Q` its rank from 1, or 0 where it is not among the candidates.
+    `key_QK` int64 text keys and `score_QK`, best first; `present_QK` bool. `query_key_Q` int64; `known_QP`
+    int64 keys of all known positives of the query, `known_mask_QP` bool. `positive_score_Q` is that of the
+    row's lowest-scored positive, `positive_rank_Q` its rank from 1, or 0 where it is not among the candidates.
     """
 
     key_QK: np.ndarray
@@ -105,7 +105,7 @@ def _(rule: Naive, positive_scores: np.ndarray) -> np.ndarray:
 
 
 def consistent(positive_ranks: np.ndarray, select: Select) -> np.ndarray:
-    """Rows whose positive is among the first `require_positive_in_top`; all rows where nothing is required."""
+    """Rows whose positive is among the first `require_positive_in_top`; all where nothing is required."""
     if select.require_positive_in_top is None:
         return np.ones(len(positive_ranks), bool)
     return (positive_ranks >= 1) & (positive_ranks <= select.require_positive_in_top)
