@@ -1,0 +1,1 @@
+"""Measures embedders on held-out data, by mteb's protocols."""

@@ -1,0 +1,178 @@
+"""A model on a task: encode its texts once, then the metrics of its kind with their intervals."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from embedtrain.evaluation import intervals, metrics
+from embedtrain.evaluation.results import Figure, Result
+from embedtrain.evaluation.tasks import (
+    Bitext,
+    Classification,
+    Clustering,
+    PairClassification,
+    Pairs,
+    Retrieval,
+    Similarity,
+    Task,
+)
+from embedtrain.search import bm25_search, search
+
+if TYPE_CHECKING:
+    from embedtrain.model.st import Embedder, Side
+
+NUM_RANKED = 100
+NUM_CANDIDATES = 200  # ranked again as trec_eval does, so that ties at the hundredth place are its own
+BM25 = "BM25"
+
+Figures = dict[str, Figure]
+
+
+def measure(embedder: Embedder, task: Task, name: str | None = None) -> Result:
+    """All metrics of the task's kind. `name` stands in tables, the embedder's own where it is none."""
+    start = time.perf_counter()
+    figures = MEASURES[type(task)](embedder, task)
+    return result_of(name or embedder.name, task, figures, time.perf_counter() - start)
+
+
+def bm25_result(task: Retrieval) -> Result:
+    """BM25 on the same task: English stop words removed, no stemming, k1 1.5, b 0.75."""
+    start = time.perf_counter()
+    order = by_falling_id(task)
+    documents = [task.documents[i] for i in order]
+    ids, scores = bm25_search(task.queries, documents, NUM_CANDIDATES)
+    return result_of(BM25, task, ranking_figures(task, order, ids, scores), time.perf_counter() - start)
+
+
+def result_of(model: str, task: Task, figures: Figures, seconds: float) -> Result:
+    """The result of these figures."""
+    return Result(
+        model, task.name, task.kind, task.primary, figures, task.sizes, task.full_sizes, round(seconds, 2)
+    )
+
+
+def encode(embedder: Embedder, texts: Sequence[str], side: Side = "") -> np.ndarray:
+    """Unit vectors of the texts; a text that occurs twice is encoded once."""
+    position = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+    vectors = embedder.encode(list(position), side=side, normalize=True)
+    return np.asarray(vectors)[[position[text] for text in texts]]
+
+
+def points(value: float, interval: tuple[float, float]) -> Figure:
+    """A figure in points of 100."""
+    return Figure(100 * float(value), 100 * interval[0], 100 * interval[1])
+
+
+def measure_retrieval(embedder: Embedder, task: Retrieval) -> Figures:
+    """Exact search over all documents."""
+    order = by_falling_id(task)
+    queries = encode(embedder, task.queries, side="query")
+    documents = encode(embedder, [task.documents[i] for i in order], side="document")
+    ids, scores = search(queries, documents, NUM_CANDIDATES)
+    return ranking_figures(task, order, ids, scores)
+
+
+def by_falling_id(task: Retrieval) -> list[int]:
+    """Documents from the highest id down: search breaks ties by position, trec_eval by the higher id."""
+    return sorted(range(len(task.document_ids)), key=task.document_ids.__getitem__, reverse=True)
+
+
+def ranking_figures(task: Retrieval, order: Sequence[int], ids: np.ndarray, scores: np.ndarray) -> Figures:
+    """Figures of the candidates of every query; `ids` are positions in `order`."""
+    ranked = [
+        metrics.rank_documents([task.document_ids[order[i]] for i in row], row_scores, NUM_RANKED)
+        for row, row_scores in zip(ids, scores, strict=True)
+    ]
+    values = metrics.retrieval_values(ranked, [task.judged[name] for name in task.query_ids])
+    return {name: mean_figure(value) for name, value in values.items()}
+
+
+def mean_figure(values: np.ndarray) -> Figure:
+    """The mean of values drawn again."""
+    return points(values.mean(), intervals.bootstrap(intervals.mean_of(values), len(values)))
+
+
+def encode_pairs(embedder: Embedder, task: Pairs) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors of both columns."""
+    vectors = encode(embedder, task.first + task.second)
+    return vectors[: len(task.first)], vectors[len(task.first) :]
+
+
+def measure_similarity(embedder: Embedder, task: Similarity) -> Figures:
+    """Cosines against human scores."""
+    cosines = metrics.paired_cosines(*encode_pairs(embedder, task))
+    statistic = intervals.spearman_of(np.asarray(task.scores), cosines)
+    value = metrics.spearman(task.scores, cosines)
+    return {"spearman": points(value, intervals.bootstrap(statistic, len(cosines)))}
+
+
+def measure_pairs(embedder: Embedder, task: PairClassification) -> Figures:
+    """Average precision by cosine, and the best over similarities, which is mteb's main score."""
+    labels = np.asarray(task.labels)
+    scores = metrics.pair_scores(*encode_pairs(embedder, task))
+    values = {name: metrics.average_precision(labels, score) for name, score in scores.items()}
+    statistics = {name: intervals.average_precision_of(labels, score) for name, score in scores.items()}
+    return {
+        "max_ap": points(
+            max(values.values()), intervals.bootstrap(intervals.largest_of(statistics.values()), len(labels))
+        ),
+        "cosine_ap": points(values["cosine"], intervals.bootstrap(statistics["cosine"], len(labels))),
+    }
+
+
+def measure_bitext(embedder: Embedder, task: Bitext) -> Figures:
+    """Nearest translation of every sentence."""
+    first, second = encode_pairs(embedder, task)
+    nearest = search(first, second, 1)[0][:, 0]
+    values, gold = metrics.bitext_values(nearest), np.arange(len(nearest))
+    statistic = intervals.f1_of(gold, nearest, weighted=True)
+    return {
+        "f1": points(values["f1"], intervals.bootstrap(statistic, len(gold))),
+        "accuracy": mean_figure((nearest == gold).astype(float)),
+    }
+
+
+def measure_classification(embedder: Embedder, task: Classification) -> Figures:
+    """mteb's few-shot experiments; only training texts that one of them uses are encoded."""
+    return classification_figures(embedder, task, metrics.draw_samples(task.train_labels))
+
+
+def classification_figures(
+    embedder: Embedder, task: Classification, experiments: Sequence[Sequence[int]]
+) -> Figures:
+    """Figures of logistic regressions on the training rows of each experiment."""
+    used = sorted(set().union(*experiments))
+    train = dict(zip(used, encode(embedder, [task.train_texts[i] for i in used]), strict=True))
+    test, gold = encode(embedder, task.test_texts), np.asarray(task.test_labels)
+    predicted = [
+        metrics.classify(np.stack([train[i] for i in rows]), [task.train_labels[i] for i in rows], test)
+        for rows in experiments
+    ]
+    values = metrics.classification_values(gold, predicted)
+    statistics = {
+        "accuracy": [intervals.mean_of((labels == gold).astype(float)) for labels in predicted],
+        "f1": [intervals.f1_of(gold, labels, weighted=False) for labels in predicted],
+    }
+    return {
+        name: points(value, intervals.bootstrap_experiments(statistics[name], len(gold)))
+        for name, value in values.items()
+    }
+
+
+def measure_clustering(embedder: Embedder, task: Clustering) -> Figures:
+    """mteb's k-means on samples; the interval is over the samples."""
+    return {"v_measure": mean_figure(metrics.v_measures(encode(embedder, task.texts), task.labels))}
+
+
+MEASURES: Mapping[type, Callable[..., Figures]] = {
+    Retrieval: measure_retrieval,
+    Similarity: measure_similarity,
+    PairClassification: measure_pairs,
+    Bitext: measure_bitext,
+    Classification: measure_classification,
+    Clustering: measure_clustering,
+}

@@ -1,0 +1,181 @@
+"""What each kind of task reports: mteb 2.26's definitions, in plain numpy. Values lie between 0 and 1.
+
+Dimensions: Q queries, N texts or pairs, T test examples, E experiments, D dims of a vector.
+"""
+
+import math
+import random
+import warnings
+from collections import defaultdict
+from collections.abc import Hashable, Mapping, Sequence
+
+import numpy as np
+from scipy.stats import spearmanr
+from sklearn.cluster import MiniBatchKMeans
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score, average_precision_score, f1_score, v_measure_score
+from sklearn.metrics.pairwise import paired_cosine_distances, paired_manhattan_distances
+
+SEED = 42  # mteb's
+NUM_EXPERIMENTS = 10
+SAMPLES_PER_LABEL = 8
+CLUSTERED_SAMPLE = 16_384
+
+Labels = Sequence[Hashable] | np.ndarray
+
+
+# retrieval
+
+
+def rank_documents(document_ids: Sequence[str], scores: np.ndarray, num: int) -> list[str]:
+    """The best `num` ids. As trec_eval: scores of 4 bytes, equal ones by id, both from the highest down."""
+    pairs = zip(np.asarray(scores, dtype=np.float32).tolist(), document_ids, strict=True)
+    return [name for _, name in sorted(pairs, reverse=True)[:num]]
+
+
+def ndcg(ranked: Sequence[str], judged: Mapping[str, int], num: int) -> float:
+    """Discounted gain of the first `num` over the best possible; a document's gain is its judged grade."""
+    best = sorted((grade for grade in judged.values() if grade > 0), reverse=True)
+    found = [max(judged.get(name, 0), 0) for name in ranked]
+    ideal = discounted_gain(best[:num])
+    return discounted_gain(found[:num]) / ideal if ideal > 0 else 0.0
+
+
+def discounted_gain(grades: Sequence[int]) -> float:
+    """Sum of each grade over log2(rank + 1), ranks from 1."""
+    return sum(grade / (math.log(rank + 2) / math.log(2)) for rank, grade in enumerate(grades) if grade)
+
+
+def recall(ranked: Sequence[str], judged: Mapping[str, int], num: int) -> float:
+    """Share of the relevant documents among the first `num`."""
+    relevant = {name for name, grade in judged.items() if grade > 0}
+    return len(relevant.intersection(ranked[:num])) / len(relevant) if relevant else 0.0
+
+
+def reciprocal_rank(ranked: Sequence[str], judged: Mapping[str, int], num: int) -> float:
+    """One over the rank of the first relevant document, 0 where none is among the first `num`."""
+    hits = (rank for rank, name in enumerate(ranked[:num], start=1) if judged.get(name, 0) > 0)
+    return 1.0 / next(hits, math.inf)
+
+
+def retrieval_values(
+    ranked: Sequence[Sequence[str]], judged: Sequence[Mapping[str, int]]
+) -> dict[str, np.ndarray]:
+    """Values of every query. `ranked` holds at least 100 document ids a query where there are as many."""
+    pairs = list(zip(ranked, judged, strict=True))
+    return {
+        "ndcg@10": np.array([ndcg(*pair, 10) for pair in pairs]),
+        "recall@100": np.array([recall(*pair, 100) for pair in pairs]),
+        "mrr@10": np.array([reciprocal_rank(*pair, 10) for pair in pairs]),
+    }
+
+
+# similarity of pairs
+
+
+def paired_cosines(first_ND: np.ndarray, second_ND: np.ndarray) -> np.ndarray:
+    """Cosine of each pair."""
+    return 1.0 - paired_cosine_distances(first_ND, second_ND)
+
+
+def spearman(scores: Sequence[float], cosines: np.ndarray) -> float:
+    """Rank correlation of human scores and cosines."""
+    return float(spearmanr(scores, cosines)[0])
+
+
+def pair_scores(first_ND: np.ndarray, second_ND: np.ndarray) -> dict[str, np.ndarray]:
+    """Similarities that mteb takes the best of; on unit vectors its dot and Euclidean rank as the cosine."""
+    return {
+        "cosine": paired_cosines(first_ND, second_ND),
+        "manhattan": -paired_manhattan_distances(first_ND, second_ND),
+    }
+
+
+def average_precision(labels: Labels, scores: np.ndarray) -> float:
+    """Area under precision and recall of the pairs labelled 1."""
+    return float(average_precision_score(labels, scores))
+
+
+# classification
+
+
+def draw_samples(
+    labels: Labels,
+    samples_per_label: int = SAMPLES_PER_LABEL,
+    num_experiments: int = NUM_EXPERIMENTS,
+    seed: int = SEED,
+) -> list[list[int]]:
+    """Training rows of each experiment: the first `samples_per_label` of every label in a shuffled order.
+
+    As in mteb, every experiment shuffles the order of the one before with a generator of the same seed.
+    """
+    order = list(range(len(labels)))
+    experiments = []
+    for _ in range(num_experiments):
+        np.random.RandomState(seed).shuffle(order)
+        experiments.append(first_of_each(labels, order, samples_per_label))
+    return experiments
+
+
+def first_of_each(labels: Labels, order: Sequence[int], num: int) -> list[int]:
+    """The rows of `order` whose label has been met fewer than `num` times before."""
+    seen: dict[Hashable, int] = defaultdict(int)
+    rows = []
+    for row in order:
+        if seen[labels[row]] < num:
+            seen[labels[row]] += 1
+            rows.append(row)
+    return rows
+
+
+def classify(train_ND: np.ndarray, train_labels: Labels, test_TD: np.ndarray, seed: int = SEED) -> np.ndarray:
+    """Labels of the test vectors by a logistic regression of at most 100 iterations."""
+    classifier = LogisticRegression(max_iter=100, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        classifier.fit(train_ND, train_labels)
+    return classifier.predict(test_TD)
+
+
+def classification_values(gold: Labels, predicted_ET: Sequence[Labels]) -> dict[str, float]:
+    """Accuracy and macro F1, means over the experiments."""
+    return {
+        "accuracy": float(np.mean([accuracy_score(gold, predicted) for predicted in predicted_ET])),
+        "f1": float(np.mean([f1_score(gold, predicted, average="macro") for predicted in predicted_ET])),
+    }
+
+
+# clustering
+
+
+def v_measures(
+    vectors_ND: np.ndarray,
+    labels: Labels,
+    sample_size: int = CLUSTERED_SAMPLE,
+    num_experiments: int = NUM_EXPERIMENTS,
+    seed: int = SEED,
+) -> np.ndarray:
+    """V-measure of mini-batch k-means on each of several samples drawn with replacement."""
+    generator = random.Random(seed)
+    gold = np.asarray(labels)
+    kmeans = MiniBatchKMeans(
+        n_clusters=len(set(labels)), batch_size=512, init="k-means++", n_init=1, random_state=seed
+    )
+    values = []
+    for _ in range(num_experiments):
+        rows = generator.choices(range(len(gold)), k=sample_size)
+        values.append(v_measure_score(gold[rows], kmeans.fit_predict(vectors_ND[rows])))
+    return np.array(values)
+
+
+# bitext
+
+
+def bitext_values(nearest_N: Labels) -> dict[str, float]:
+    """F1 (weighted over sentences) and accuracy; sentence i is right where its nearest translation is i."""
+    gold = np.arange(len(nearest_N))
+    return {
+        "f1": float(f1_score(gold, nearest_N, average="weighted", zero_division=0)),
+        "accuracy": float(accuracy_score(gold, nearest_N)),
+    }

@@ -1,0 +1,195 @@
+"""What is measured on what: one frozen value a task, whole or cut to a fixed sample.
+
+`full_sizes` is none for a whole task; a subset keeps the sizes it was cut from, and reports name both.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self, TypeVar
+
+from embedtrain.evaluation.subset import (
+    CountTokens,
+    refuse_few,
+    take_by_label,
+    take_judged,
+    take_pairs,
+)
+
+T = TypeVar("T")
+Label = str | int
+Sizes = dict[str, int]
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """Queries, documents and judgments: query id → document id → grade, 0 and below not relevant."""
+
+    kind: ClassVar[str] = "retrieval"
+    primary: ClassVar[str] = "ndcg@10"
+    name: str
+    query_ids: tuple[str, ...]
+    queries: tuple[str, ...]
+    document_ids: tuple[str, ...]
+    documents: tuple[str, ...]
+    judged: Mapping[str, Mapping[str, int]]
+    full_sizes: Sizes | None = None
+
+    @property
+    def sizes(self) -> Sizes:
+        """Counts of what is measured."""
+        return {"queries": len(self.queries), "documents": len(self.documents)}
+
+    def subset(self, max_tokens: int, count_tokens: CountTokens) -> "Retrieval":
+        """Some queries, all documents judged for them, and a sample of the others."""
+        query_costs, document_costs = count_tokens(self.queries), count_tokens(self.documents)
+        if sum(query_costs) + sum(document_costs) <= max_tokens:
+            return self
+        costs = dict(zip(self.document_ids, document_costs, strict=True))
+        queries, kept = take_judged(self.query_ids, query_costs, costs, self.judged, max_tokens)
+        refuse_few(self.name, queries, max_tokens)
+        documents = [i for i, name in enumerate(self.document_ids) if name in kept]
+        return replace(
+            self,
+            query_ids=take(self.query_ids, queries),
+            queries=take(self.queries, queries),
+            document_ids=take(self.document_ids, documents),
+            documents=take(self.documents, documents),
+            full_sizes=self.full_sizes or self.sizes,
+        )
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Two columns of texts, one row a pair."""
+
+    name: str
+    first: tuple[str, ...]
+    second: tuple[str, ...]
+    full_sizes: Sizes | None = None
+
+    @property
+    def sizes(self) -> Sizes:
+        """Counts of what is measured."""
+        return {"pairs": len(self.first)}
+
+    def subset(self, max_tokens: int, count_tokens: CountTokens) -> Self:
+        """A sample of the pairs."""
+        rows = take_pairs(self.name, (self.first, self.second), max_tokens, count_tokens)
+        return self if len(rows) == len(self.first) else self.keep(rows)
+
+    def keep(self, rows: Sequence[int]) -> Self:
+        """The rows, as a subset."""
+        return replace(
+            self,
+            first=take(self.first, rows),
+            second=take(self.second, rows),
+            full_sizes=self.full_sizes or self.sizes,
+        )
+
+
+@dataclass(frozen=True)
+class Similarity(Pairs):
+    """Pairs with a human score of how alike they are (STS)."""
+
+    kind: ClassVar[str] = "similarity"
+    primary: ClassVar[str] = "spearman"
+    scores: tuple[float, ...] = ()
+
+    def keep(self, rows: Sequence[int]) -> Self:
+        """The rows, as a subset."""
+        return replace(super().keep(rows), scores=take(self.scores, rows))
+
+
+@dataclass(frozen=True)
+class PairClassification(Pairs):
+    """Pairs labelled 1 (the same) or 0."""
+
+    kind: ClassVar[str] = "pair classification"
+    primary: ClassVar[str] = "max_ap"
+    labels: tuple[int, ...] = ()
+
+    def keep(self, rows: Sequence[int]) -> Self:
+        """The rows, as a subset."""
+        return replace(super().keep(rows), labels=take(self.labels, rows))
+
+
+@dataclass(frozen=True)
+class Bitext(Pairs):
+    """Sentences and their translations."""
+
+    kind: ClassVar[str] = "bitext"
+    primary: ClassVar[str] = "f1"
+
+
+@dataclass(frozen=True)
+class Classification:
+    """Labelled texts to learn from, a few of each label at a time, and others to test on."""
+
+    kind: ClassVar[str] = "classification"
+    primary: ClassVar[str] = "accuracy"
+    name: str
+    train_texts: tuple[str, ...]
+    train_labels: tuple[Label, ...]
+    test_texts: tuple[str, ...]
+    test_labels: tuple[Label, ...]
+    full_sizes: Sizes | None = None
+
+    @property
+    def sizes(self) -> Sizes:
+        """Counts of what is measured."""
+        labels = len(set(self.train_labels))
+        return {"train": len(self.train_texts), "test": len(self.test_texts), "labels": labels}
+
+    def subset(self, max_tokens: int, count_tokens: CountTokens) -> "Classification":
+        """Half of the tokens for training texts, the same number of each label; half for test texts."""
+        if sum(count_tokens(self.train_texts)) + sum(count_tokens(self.test_texts)) <= max_tokens:
+            return self
+        train = take_by_label(self.train_texts, self.train_labels, max_tokens // 2, count_tokens)
+        test = take_pairs(self.name, (self.test_texts,), max_tokens // 2, count_tokens)
+        known = {self.train_labels[row] for row in train}
+        test = [row for row in test if self.test_labels[row] in known]
+        return replace(
+            self,
+            train_texts=take(self.train_texts, train),
+            train_labels=take(self.train_labels, train),
+            test_texts=take(self.test_texts, refuse_few(self.name, test, max_tokens)),
+            test_labels=take(self.test_labels, test),
+            full_sizes=self.full_sizes or self.sizes,
+        )
+
+
+@dataclass(frozen=True)
+class Clustering:
+    """Labelled texts to be grouped without their labels."""
+
+    kind: ClassVar[str] = "clustering"
+    primary: ClassVar[str] = "v_measure"
+    name: str
+    texts: tuple[str, ...]
+    labels: tuple[Label, ...]
+    full_sizes: Sizes | None = None
+
+    @property
+    def sizes(self) -> Sizes:
+        """Counts of what is measured."""
+        return {"texts": len(self.texts), "labels": len(set(self.labels))}
+
+    def subset(self, max_tokens: int, count_tokens: CountTokens) -> "Clustering":
+        """A sample of the texts."""
+        rows = take_pairs(self.name, (self.texts,), max_tokens, count_tokens)
+        if len(rows) == len(self.texts):
+            return self
+        return replace(
+            self,
+            texts=take(self.texts, rows),
+            labels=take(self.labels, rows),
+            full_sizes=self.full_sizes or self.sizes,
+        )
+
+
+Task = Retrieval | Similarity | PairClassification | Bitext | Classification | Clustering
+
+
+def take(values: Sequence[T], rows: Iterable[int]) -> tuple[T, ...]:
+    """The values at `rows`."""
+    return tuple(values[row] for row in rows)
