@@ -36,6 +36,8 @@ def find_tasks(path: str | Path) -> list[Task]:
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path}: no such file or folder")
+    if path.is_file() and not is_data_file(path):
+        raise UserError(f"{path}: not a .jsonl, .jsonl.gz or .parquet file\n{ACCEPTED}")
     tasks = read_folder(path) if path.is_dir() else read_files([path])
     if not tasks:
         raise UserError(f"{path}: no test data found; {found_in(path)}\n{ACCEPTED}")

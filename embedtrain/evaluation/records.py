@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from embedtrain.config.errors import UserError, found
@@ -45,6 +46,8 @@ class Record:
         """A string or a list of strings, as a list."""
         value = self.require(key)
         texts = [value] if isinstance(value, str) else value
+        if not texts:
+            raise UserError(f"{self.place}: '{key}' is empty, expected a text or a list of texts")
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
             raise self.wrong(key, "a text or a list of texts", value)
         return texts
@@ -88,7 +91,7 @@ def read_records(path: Path) -> list[Record]:
     """All records of a jsonl, jsonl.gz or parquet file; at least one."""
     try:
         records = list(read_parquet(path) if path.suffix == ".parquet" else read_json_lines(path))
-    except (OSError, EOFError, UnicodeDecodeError, pq.lib.ArrowException) as error:
+    except (OSError, EOFError, UnicodeDecodeError, pa.ArrowException) as error:
         raise UserError(f"{path}: cannot be read: {error}") from error
     if not records:
         raise UserError(f"{path}: no rows")

@@ -26,14 +26,11 @@ def take_within(order: Iterable[int], costs: Sequence[int], budget: int) -> list
     return taken
 
 
-def take_pairs(
-    name: str, texts: Sequence[Sequence[str]], max_tokens: int, count_tokens: CountTokens
-) -> list[int]:
+def take_rows(texts: Sequence[Sequence[str]], max_tokens: int, count_tokens: CountTokens) -> list[int]:
     """Rows to keep, in their old order, of a table whose columns are `texts`."""
     costs = [sum(row) for row in zip(*map(count_tokens, texts), strict=True)]
     keys = ["\n".join(row) for row in zip(*texts, strict=True)]
-    taken = take_within(shuffled(keys), costs, max_tokens)
-    return sorted(refuse_few(name, taken, max_tokens))
+    return sorted(take_within(shuffled(keys), costs, max_tokens))
 
 
 def refuse_few(name: str, taken: list[int], max_tokens: int) -> list[int]:

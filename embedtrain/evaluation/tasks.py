@@ -12,7 +12,7 @@ from embedtrain.evaluation.subset import (
     refuse_few,
     take_by_label,
     take_judged,
-    take_pairs,
+    take_rows,
 )
 
 T = TypeVar("T")
@@ -74,8 +74,10 @@ class Pairs:
 
     def subset(self, max_tokens: int, count_tokens: CountTokens) -> Self:
         """A sample of the pairs."""
-        rows = take_pairs(self.name, (self.first, self.second), max_tokens, count_tokens)
-        return self if len(rows) == len(self.first) else self.keep(rows)
+        rows = take_rows((self.first, self.second), max_tokens, count_tokens)
+        if len(rows) == len(self.first):
+            return self
+        return self.keep(refuse_few(self.name, rows, max_tokens))
 
     def keep(self, rows: Sequence[int]) -> Self:
         """The rows, as a subset."""
@@ -145,7 +147,7 @@ class Classification:
         if sum(count_tokens(self.train_texts)) + sum(count_tokens(self.test_texts)) <= max_tokens:
             return self
         train = take_by_label(self.train_texts, self.train_labels, max_tokens // 2, count_tokens)
-        test = take_pairs(self.name, (self.test_texts,), max_tokens // 2, count_tokens)
+        test = take_rows((self.test_texts,), max_tokens // 2, count_tokens)
         known = {self.train_labels[row] for row in train}
         test = [row for row in test if self.test_labels[row] in known]
         return replace(
@@ -176,12 +178,12 @@ class Clustering:
 
     def subset(self, max_tokens: int, count_tokens: CountTokens) -> "Clustering":
         """A sample of the texts."""
-        rows = take_pairs(self.name, (self.texts,), max_tokens, count_tokens)
+        rows = take_rows((self.texts,), max_tokens, count_tokens)
         if len(rows) == len(self.texts):
             return self
         return replace(
             self,
-            texts=take(self.texts, rows),
+            texts=take(self.texts, refuse_few(self.name, rows, max_tokens)),
             labels=take(self.labels, rows),
             full_sizes=self.full_sizes or self.sizes,
         )
