@@ -2,9 +2,9 @@
 
 Dimensions: Q queries, N documents, W candidates a query, K results a query, D dims of a vector.
 
-A fast matrix product proposes candidates, one fixed float64 dot product ranks them. The product's rounding error
-is bounded, so the candidates either hold the true nearest beyond doubt or the query is searched again with more
-care. The result is therefore that of a full float64 ranking, whatever the chunk sizes, threads or devices.
+A fast matrix product proposes candidates, one fixed float64 dot product ranks them. The product's rounding
+error is bounded, so the candidates either hold the true nearest beyond doubt or the query is searched again
+with more care. The result is that of a full float64 ranking, whatever the chunk sizes, threads or device.
 """
 
 from collections.abc import Iterator, Sequence
@@ -58,7 +58,7 @@ def search_chunks(
     longest = float(_norms(documents, document_chunk, "documents").max(initial=0.0)) or 1.0
     for start in range(0, len(queries), query_chunk):
         block = np.asarray(queries[start : start + query_chunk])
-        yield _search_block(block, documents, k, longest, document_chunk, torch.device(device))
+        yield _search_block(block, documents, k, longest, document_chunk, device, _precisions(device))
 
 
 def dot(queries: np.ndarray, documents: np.ndarray) -> np.ndarray:
@@ -70,7 +70,7 @@ def dot(queries: np.ndarray, documents: np.ndarray) -> np.ndarray:
 
 
 def best(ids: np.ndarray, scores: np.ndarray, k: int) -> Ranking:
-    """The k best of each line, best first, equal scores by lower id. Merges the rankings of corpus shards too."""
+    """The k best of each line, best first, equal scores by lower id. Merges rankings of corpus shards too."""
     order = np.lexsort((ids, -scores), axis=-1)[..., :k]
     return np.take_along_axis(ids, order, axis=-1), np.take_along_axis(scores, order, axis=-1)
 
@@ -136,16 +136,16 @@ def _search_block(
     k: int,
     longest: float,
     chunk: int,
-    device: torch.device,
-    precisions: tuple[torch.dtype, ...] | None = None,
+    device: str,
+    precisions: tuple[torch.dtype, ...],
 ) -> Ranking:
-    """Every query through the fast product, those left in doubt through a finer one, the last by exact scan."""
+    """Each query through the fast product, those left in doubt through a finer one, the last by a scan."""
     norms = np.maximum(_norms(queries, chunk, "queries"), np.finfo(np.float64).tiny)
     directions = np.divide(queries, norms[:, None], dtype=np.float64)
     ids = np.zeros((len(queries), k), np.int64)
     scores = np.zeros((len(queries), k), np.float64)
     doubtful = np.arange(len(queries))
-    for precision in precisions or _precisions(device):
+    for precision in precisions:
         if len(doubtful) == 0 or k == 0:
             return ids, scores
         near, sure = _candidates(directions[doubtful], documents, k, longest, chunk, precision, device)
@@ -157,8 +157,8 @@ def _search_block(
     return ids, scores
 
 
-def _precisions(device: torch.device) -> tuple[torch.dtype, ...]:
-    return (torch.float16, torch.float32) if device.type == "cuda" else (torch.float32,)
+def _precisions(device: str) -> tuple[torch.dtype, ...]:
+    return (torch.float16, torch.float32) if device.startswith("cuda") else (torch.float32,)
 
 
 def _error_bound(precision: torch.dtype, dim: int) -> float:
@@ -180,12 +180,12 @@ def _candidates(
     longest: float,
     chunk: int,
     precision: torch.dtype,
-    device: torch.device,
+    device: str,
 ) -> tuple[np.ndarray, np.ndarray]:
     """ids_QW of the running top 2k, and for which queries they hold all of the true top k.
 
-    With error bound e, a true top-k document scores at least (k-th candidate) - 2e: where the last candidate is
-    below that, nothing outside the candidates can belong to the top k.
+    With error bound e, a true top-k document scores at least (k-th candidate) - 2e: where the last candidate
+    is below that, nothing outside the candidates can belong to the top k.
     """
     width = min(max(2 * k, k + MIN_SPARE), len(documents))
     asked = torch.as_tensor(directions).to(device, precision)

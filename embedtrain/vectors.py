@@ -166,7 +166,7 @@ def write_shard(folder: Path, shard: Sequence[Asked], vectors: np.ndarray) -> No
 
 
 def read_vectors(folder: Path, keys: np.ndarray, dim: int, out: Path | None = None) -> np.ndarray:
-    """float32 vectors of the keys, in their order, in the file `out` where given; KeyError where one is missing."""
+    """float32 vectors of the keys, in their order, in the file `out` if given; KeyError where one lacks."""
     vectors = _empty((len(keys), dim), out)
     found = np.zeros(len(keys), bool)
     order = np.argsort(keys, kind="stable")

@@ -1,5 +1,7 @@
 """search.py against a full float64 ranking written in loops."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -54,7 +56,7 @@ def test_equals_the_slow_ranking_for_any_chunks(seed, sizes, k, chunks, kinds) -
     documents = random_vectors(seed + 1, num_documents, dim, kinds[1])
     ids, scores = search(queries, documents, k, query_chunk=chunks[0], document_chunk=chunks[1])
     slow_ids, slow_scores = slow_search(queries, documents, k)
-    assert ids.dtype == np.int64 and scores.dtype == np.float64
+    assert (ids.dtype, scores.dtype) == (np.int64, np.float64)
     np.testing.assert_array_equal(ids, slow_ids)
     np.testing.assert_array_equal(scores, slow_scores)  # to the last bit
 
@@ -64,16 +66,14 @@ def test_equals_the_slow_ranking_for_any_chunks(seed, sizes, k, chunks, kinds) -
 def test_every_precision_and_the_scan_alone_give_the_same(precisions: tuple, kind: str) -> None:
     queries, documents = random_vectors(1, 7, 24, kind), random_vectors(2, 400, 24, kind)
     longest = float(np.linalg.norm(documents.astype(np.float64), axis=1).max())
-    ids, scores = room._search_block(
-        queries, documents, 5, longest, 64, torch.device("cpu"), precisions=precisions
-    )
+    ids, scores = room._search_block(queries, documents, 5, longest, 64, "cpu", precisions)
     slow_ids, slow_scores = slow_search(queries, documents, 5)
     np.testing.assert_array_equal(ids, slow_ids)
     np.testing.assert_array_equal(scores, slow_scores)
 
 
 def test_the_guard_is_needed_and_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    """More near ties than candidates: the fast product alone is wrong, and the exact scan is what mends it."""
+    """More near ties than candidates: the fast product alone is wrong, and the exact scan mends it."""
     queries, documents = random_vectors(3, 20, 32, "normal"), random_vectors(4, 2000, 32, "near_ties")
     slow_ids, _ = slow_search(queries, documents, 10)
     scans = []
@@ -162,9 +162,8 @@ def test_memory_maps_are_searched(tmp_path) -> None:
     ],
 )
 def test_refusals(queries: np.ndarray, documents: np.ndarray, k: int, message: str) -> None:
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         search(queries, documents, k)
-    assert str(error.value) == message
 
 
 TEXTS = ["apples and pears", "pears", "a train", "", "apples and pears", "pears pears plums"]
@@ -204,4 +203,5 @@ def test_bm25_of_nothing() -> None:
     assert bm25_search([], TEXTS, 3)[0].shape == (0, 3)
     assert bm25_search(["a"], [], 3)[0].shape == (1, 0)
     ids, scores = bm25_search(["pears"], ["", "the"], 5)
-    assert ids.tolist() == [[0, 1]] and not scores.any()
+    assert ids.tolist() == [[0, 1]]
+    assert not scores.any()

@@ -43,7 +43,7 @@ class Candidates:
 
     `key_QK` int64 text keys and `score_QK`, best first; `present_QK` bool. `query_key_Q` int64; `known_QP`
     int64 keys of all known positives of the query, `known_mask_QP` bool. `positive_score_Q` is that of the
-    row's lowest-scored positive, `positive_rank_Q` its rank from 1, or 0 where it is not among the candidates.
+    row's lowest-scored positive, `positive_rank_Q` its rank from 1, or 0 where it is no candidate.
     """
 
     key_QK: np.ndarray

@@ -1,0 +1,97 @@
+"""Mines candidates: for every row, the documents of its source nearest to the query, by an earlier model."""
+
+from collections.abc import Mapping
+
+from embedtrain.artifacts import hash_json
+from embedtrain.config.errors import UserError
+from embedtrain.config.stages import Mine
+from embedtrain.data.rows import read_rows
+from embedtrain.mining.corpus import build_corpus, draw_rows
+from embedtrain.mining.retrieve import Retriever, Tally, retrieve
+from embedtrain.mining.tables import (
+    CANDIDATES,
+    CANDIDATES_SCHEMA,
+    CORPUS,
+    CORPUS_SCHEMA,
+    corpus_table,
+    mined_table,
+    table_writer,
+)
+from embedtrain.model.encoder import Encoder, weights_hash
+from embedtrain.model.load import load_encoder, open_encoder
+from embedtrain.show.tables import print_table
+from embedtrain.stages.context import StageContext
+
+VECTORS = "vectors"  # beside the stage folders, so that mining again encodes only what is new
+
+
+def run_stage(context: StageContext) -> dict[str, object]:
+    """Write candidates.parquet and corpus.parquet; the facts are counts, seconds and shares, by source."""
+    stage = context.stage
+    assert isinstance(stage, Mine)
+    facts = mine_sources(context, stage, open_retriever(context, stage))
+    print_facts(facts)
+    return {"sources": facts}
+
+
+def mine_sources(context: StageContext, stage: Mine, retriever: Retriever) -> dict[str, dict[str, object]]:
+    """Mine one source after the other; the facts of each."""
+    facts: dict[str, dict[str, object]] = {}
+    with (
+        table_writer(context.folder / CORPUS, CORPUS_SCHEMA) as corpus_file,
+        table_writer(context.folder / CANDIDATES, CANDIDATES_SCHEMA) as candidates_file,
+    ):
+        for name in source_names(context, stage):
+            source = context.run.sources[name]
+            rows = read_rows(source.rows)
+            numbers = draw_rows(len(rows), stage.max_rows, context.seed, name)
+            corpus = build_corpus(rows, numbers, stage.corpus_size, context.seed, name)
+            corpus_file.write_table(corpus_table(name, corpus.keys_N, corpus.texts))
+            tally = Tally(stage.top_k)
+            chosen = [rows[number] for number in numbers]
+            for mined in retrieve(retriever, chosen, numbers, corpus, source, name, tally):
+                candidates_file.write_table(mined_table(name, mined))
+            counts = {"rows": len(rows), "mined_rows": len(numbers), "documents": len(corpus.texts)}
+            facts[name] = counts | tally.facts()
+    return facts
+
+
+def source_names(context: StageContext, stage: Mine) -> list[str]:
+    """The sources named by the stage, or all that have a weight."""
+    names = stage.sources or [name for name, source in context.run.sources.items() if source.weight > 0]
+    if not names:
+        raise UserError(f"stage '{stage.name}': no source to mine; every source has weight 0")
+    return list(names)
+
+
+def open_retriever(context: StageContext, stage: Mine) -> Retriever:
+    """The model of the stage named by `from`, or the untouched base."""
+    encoder = open_model(context, stage)
+    return Retriever(
+        encoder=encoder,
+        weights=weights_hash(encoder),
+        template=hash_json(encoder.spec.to_json()),
+        text=context.run.text,
+        store=context.folder.parent / VECTORS,
+        tokens_per_batch=context.machine.encode_tokens,
+        device=context.machine.device,
+    )
+
+
+def open_model(context: StageContext, stage: Mine) -> Encoder:
+    """The encoder to mine with, on the machine's device."""
+    run, device = context.run, context.machine.device
+    if stage.from_ == "base":
+        return load_encoder(run.base, run.encoder, run.text, precision=run.precision, device=device)
+    return open_encoder(context.inputs[stage.from_] / "encoder", device=device)
+
+
+def print_facts(facts: Mapping[str, Mapping[str, object]]) -> None:
+    """One line a source."""
+    columns = list(next(iter(facts.values())))
+    print_table(
+        "Mined",
+        ["source", *(name.replace("_", " ") for name in columns)],
+        [[name, *(fact.get(column) for column in columns)] for name, fact in facts.items()],
+        note="positive in top n: share of rows whose lowest-scored positive is among the n nearest documents",
+    )
