@@ -59,15 +59,18 @@ def fault(error: Mapping[str, Any], data: object, schema: type[BaseModel]) -> Fa
     """One of pydantic's errors, its union tags taken out of the location."""
     location: list[str | int] = []
     kind: object = schema
+    section: object = schema
     for part in error["loc"]:
+        if part == "[key]":  # the key itself is wrong, not the value below it
+            continue
         if is_tag(data, part):
             kind = tagged(kind, part)
             continue
         location.append(part)
-        field, kind, data = (kind, part), inside(kind, part), below(data, part)
+        section, kind, data = kind, inside(kind, part), child(data, part)
     if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
         location.append("kind")
-    known = keys(field[0]) if error["type"] == "extra_forbidden" else choices(kind)
+    known = keys(section) if error["type"] == "extra_forbidden" else choices(kind)
     return Fault(tuple(location), sentence(error, known, expectation(kind)))
 
 
@@ -146,7 +149,7 @@ def place(location: Sequence[str | int], data: object) -> str:
     """
     text = ""
     for depth, part in enumerate(location):
-        data = below(data, part)
+        data = child(data, part)
         if depth == 1 and location[0] == "stages" and isinstance(data, Mapping) and "name" in data:
             text += f" {data['name']!r} > "
         elif depth == 1 and location[0] == "sources":
@@ -159,7 +162,7 @@ def place(location: Sequence[str | int], data: object) -> str:
     return text.removesuffix(" > ")
 
 
-def below(data: object, part: str | int) -> object:
+def child(data: object, part: str | int) -> object:
     """`data[part]`, or None where it is not there."""
     if isinstance(data, Mapping):
         return data.get(part)

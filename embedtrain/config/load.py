@@ -1,6 +1,7 @@
 """Run and machine files into frozen values, with overrides from the command line; every fault at once."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from embedtrain.config.errors import ConfigError, UserError, nearest
-from embedtrain.config.faults import Fault, Location, faults, place
+from embedtrain.config.faults import Fault, Location, child, faults, place
 from embedtrain.config.overrides import apply_override
 from embedtrain.config.reader import Place, read_mapping
 from embedtrain.config.schema import Machine, Run
@@ -28,11 +29,15 @@ class Document:
     places: dict[Location, Place]
     overrides: dict[Location, str]
 
+    def messages(self, wrong: Sequence[Fault]) -> list[str]:
+        """Faults as a user reads them, in the order of the file."""
+        return [self.message(fault) for fault in sorted(wrong, key=self.order)]
+
     def message(self, fault: Fault) -> str:
         """A fault as a user reads it, led by the file or the override that it stands in."""
         hit = [text for spot, text in self.overrides.items() if fault.location[: len(spot)] == spot]
         origin = f"--set {hit[-1]}" if hit else str(self.path)
-        return f"{origin}: {place(fault.location, self.data)}: {fault.text}"
+        return ": ".join(filter(None, (origin, place(fault.location, self.data), fault.text)))
 
     def order(self, fault: Fault) -> Place:
         """Where in the file a fault stands; one that is not in the file stands where its section does."""
@@ -52,13 +57,13 @@ def load_machine(path: Path | str | None = None, overrides: Sequence[str] = ()) 
     return validate(read_document(path, overrides), Machine)
 
 
-def read_document(path: Path | str, overrides: Sequence[str]) -> Document:
+def read_document(path: Path | str, overrides: Sequence[str] = ()) -> Document:
     """A file and its overrides, not validated yet. Raises ConfigError."""
     return document(*read_mapping(path), path, overrides)
 
 
 def document(
-    data: dict[str, Any], places: dict[Location, Place], path: Path | str, overrides: Sequence[str]
+    data: dict[str, Any], places: dict[Location, Place], path: Path | str, overrides: Sequence[str] = ()
 ) -> Document:
     """Content with the overrides put in. Raises ConfigError with all overrides that fit nowhere."""
     spots: dict[Location, str] = {}
@@ -75,11 +80,55 @@ def document(
 
 def validate(read: Document, schema: type[Config]) -> Config:
     """The content as a frozen value. Raises ConfigError with every fault, in the order of the file."""
+    value, wrong = examine(read, schema)
+    if wrong or value is None:
+        raise ConfigError(read.messages(wrong))
+    return value
+
+
+def examine(read: Document, schema: type[Config]) -> tuple[Config | None, list[Fault]]:
+    """The content as a frozen value, and the faults in it.
+
+    With faults, the value is what the file would be without them, for the checks that come after the schema;
+    None where that cannot be said.
+    """
     try:
-        return schema.model_validate(read.data)
+        return schema.model_validate(read.data), []
     except ValidationError as error:
-        wrong = sorted(faults(error, read.data, schema), key=read.order)
-        raise ConfigError(read.message(fault) for fault in wrong) from None
+        wrong = faults(error, read.data, schema)
+        return without(read.data, wrong, schema), wrong
+
+
+def without(data: dict[str, Any], wrong: Sequence[Fault], schema: type[Config]) -> Config | None:
+    """The value with faulty keys left to their defaults, or to a small number where there is no default."""
+    data = deepcopy(data)
+    for fault in wrong:
+        drop(data, fault.location)
+    try:
+        return schema.model_validate(data)
+    except ValidationError as error:
+        again = faults(error, data, schema)
+    for fault in again:
+        if fault.text in ("missing; expected a number", "missing; expected a whole number"):
+            below(data, fault.location[:-1])[fault.location[-1]] = 2
+    try:
+        return schema.model_validate(data)
+    except ValidationError:
+        return None
+
+
+def drop(data: Any, location: Location) -> None:
+    """Take the value at a location out of its section."""
+    section = below(data, location[:-1])
+    if isinstance(section, dict):
+        section.pop(location[-1], None)
+
+
+def below(data: Any, location: Location) -> Any:
+    """The value at a location, None where there is none."""
+    for part in location:
+        data = child(data, part)
+    return data
 
 
 def find_stage(run: Run, name: str) -> AnyStage:

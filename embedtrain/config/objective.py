@@ -17,9 +17,11 @@ class Matryoshka(Strict):
     normalize_weights: Bool = Field(False, description="divide the weights by their sum (KaLM does not)")
 
     @model_validator(mode="after")
-    def _same_length(self) -> "Matryoshka":
+    def _dims_and_weights(self) -> "Matryoshka":
         if not self.dims:
             raise ValueError("dims is empty; name at least one dim")
+        if sorted(set(self.dims), reverse=True) != list(self.dims):
+            raise ValueError(f"dims {list(self.dims)}: name each dim once, the largest first")
         if self.weights is not None and len(self.weights) != len(self.dims):
             raise ValueError(
                 f"weights has {len(self.weights)} values and dims has {len(self.dims)}; give one weight a dim"

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from embedtrain.config.stages import AnyStage
 from embedtrain.config.types import RUN_NAME, SHA256, AtLeastOne, Bool, Count, NotNegative, Str, Strict, Text
@@ -20,6 +20,15 @@ class Base(Strict):
     )
     keep_first_layers: AtLeastOne | None = Field(None, description="cut the backbone to its first k layers")
     trust_remote_code: Bool = Field(False, description="run code shipped with the model")
+
+    @model_validator(mode="after")
+    def _pinned_by(self) -> "Base":
+        is_file = self.model.startswith("pip:") or self.model.lower().endswith(".gguf")
+        if self.revision is not None and is_file:
+            raise ValueError("revision is for hub ids; a package or GGUF file is pinned by sha256")
+        if self.sha256 is not None and not is_file:
+            raise ValueError("sha256 is for a package or a GGUF file; a hub id is pinned by revision")
+        return self
 
 
 class EncoderConfig(Strict):
@@ -54,6 +63,9 @@ class Source(Strict):
     max_document_tokens: AtLeastOne | None = None
 
 
+SourceName = Annotated[Str, Field(pattern=RUN_NAME)]
+
+
 class Run(Strict):
     """A run: where it starts, what it reads, and its stages in order."""
 
@@ -66,7 +78,7 @@ class Run(Strict):
     base: Base
     encoder: EncoderConfig = Field(default_factory=EncoderConfig)
     text: TextFormat = Field(default_factory=TextFormat)
-    sources: dict[Str, Source] = Field(default_factory=dict)
+    sources: dict[SourceName, Source] = Field(default_factory=dict)
     stages: tuple[AnyStage, ...] = Field(min_length=1)
 
 
@@ -83,3 +95,13 @@ class Machine(Strict):
     encode_tokens: AtLeastOne = Field(16384, description="tokens in one batch when encoding")
     activation_checkpointing: Bool = False
     accelerate_config: Str | None = Field(None, description="passed to accelerate launch")
+
+    @model_validator(mode="after")
+    def _fits_device(self) -> "Machine":
+        if self.accelerate_config is not None and self.device != "cuda":
+            raise ValueError(f"accelerate_config is only read with device 'cuda', and it is '{self.device}'")
+        if self.device == "mps" and self.num_processes > 1:
+            raise ValueError(f"num_processes is {self.num_processes}, and device 'mps' has one")
+        if self.num_nodes > 1 and self.accelerate_config is None:
+            raise ValueError(f"num_nodes is {self.num_nodes}; name an accelerate_config that joins them")
+        return self

@@ -196,6 +196,14 @@ class Export(Stage):
         None, description="name of a link in the run's folder to this export, for example model"
     )
 
+    @model_validator(mode="after")
+    def _attention_of_base(self) -> "Export":
+        if self.attention is not None and self.from_ != "base":
+            raise ValueError(
+                f"attention is only for `from: base`; '{self.from_}' keeps the one it was trained with"
+            )
+        return self
+
 
 class Evaluate(Stage):
     """Exported folders measured on local data; writes a report."""

@@ -1,0 +1,166 @@
+"""What is wrong with a run beyond its schema: references, files, sizes. Reads footers at most; no torch."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from embedtrain.config.errors import ConfigError, nearest
+from embedtrain.config.faults import Fault, Location, place
+from embedtrain.config.inputs import (
+    CountRows,
+    SourceRows,
+    ValidateTemplate,
+    base_faults,
+    evaluate_faults,
+    missing,
+    template_faults,
+)
+from embedtrain.config.load import document, examine, read_document, resolved
+from embedtrain.config.references import name_faults, reference_faults, repeated
+from embedtrain.config.schema import Machine, Run
+from embedtrain.config.stages import NOT_BUILT, Evaluate, Mine, Select, Train
+
+Kind = TypeVar("Kind", Select, Mine)
+
+
+def read_config(
+    path: Path | str,
+    overrides: Sequence[str] = (),
+    machine_path: Path | str | None = None,
+    *,
+    count_rows: CountRows,
+    validate_template: ValidateTemplate,
+) -> tuple[Run, Machine]:
+    """The run and the machine, checked. Raises ConfigError with every fault of both files at once.
+
+    `count_rows` and `validate_template` are lent by the rooms above, which know rows and templates.
+    """
+    run_file = read_document(path, overrides)
+    machine_file = read_document(machine_path) if machine_path else document({}, {}, "machine")
+    run, wrong = examine(run_file, Run)
+    machine, machine_wrong = examine(machine_file, Machine)
+    if run is not None:
+        told = {fault.location for fault in wrong}
+        more = run_faults(run, machine or Machine(), count_rows, validate_template)
+        wrong += [fault for fault in more if fault.location not in told]
+    if machine is not None:
+        machine_wrong += machine_faults(machine)
+    if wrong or machine_wrong or run is None or machine is None:
+        raise ConfigError(run_file.messages(wrong) + machine_file.messages(machine_wrong))
+    return run, machine
+
+
+def check_run(
+    run: Run,
+    path: Path | str,
+    *,
+    count_rows: CountRows,
+    validate_template: ValidateTemplate,
+    machine: Machine | None = None,
+) -> list[str]:
+    """Everything wrong with a run that the schema allows, one message a fault."""
+    data = resolved(run)
+    wrong = run_faults(run, machine or Machine(), count_rows, validate_template)
+    return [f"{path}: {place(fault.location, data)}: {fault.text}" for fault in wrong]
+
+
+def run_faults(
+    run: Run, machine: Machine, count_rows: CountRows, validate_template: ValidateTemplate
+) -> list[Fault]:
+    """All faults of a run, from its base to its sizes."""
+    counts = SourceRows(run, count_rows)
+    return [
+        *base_faults(run),
+        *template_faults(run, validate_template),
+        *counts.faults(),
+        *name_faults(run),
+        *reference_faults(run),
+        *stage_faults(run, machine, counts),
+    ]
+
+
+def stage_faults(run: Run, machine: Machine, counts: SourceRows) -> Iterator[Fault]:
+    """What a stage asks for and cannot get."""
+    if run.precision == "bfloat16" and machine.device == "cpu":
+        text = "bfloat16 needs a GPU, and the machine's device is 'cpu'; write float32 or name a machine file"
+        yield Fault(("precision",), text)
+    for index, stage in enumerate(run.stages):
+        here: Location = ("stages", index)
+        if stage.kind in NOT_BUILT:
+            yield Fault((*here, "kind"), f"{stage.kind} is not built yet; see docs/config.md")
+        elif isinstance(stage, Train | Mine):
+            yield from source_faults(run, stage, here)
+        if isinstance(stage, Train):
+            yield from train_faults(run, stage, here, machine, counts)
+        elif isinstance(stage, Select):
+            yield from select_faults(run, stage, here)
+        elif isinstance(stage, Evaluate):
+            yield from evaluate_faults(run, stage, here)
+
+
+def sources_of(run: Run, stage: Train | Mine) -> list[str]:
+    """Names of the sources that a stage reads."""
+    if stage.sources is not None:
+        return [name for name in stage.sources if name in run.sources]
+    return [name for name, source in run.sources.items() if source.weight > 0]
+
+
+def source_faults(run: Run, stage: Train | Mine, here: Location) -> Iterator[Fault]:
+    """Sources that are not there or carry no weight."""
+    for number, name in enumerate(stage.sources or ()):
+        if name not in run.sources:
+            yield Fault((*here, "sources", number), f"no source '{name}'; {nearest(name, run.sources)}")
+        elif run.sources[name].weight == 0:
+            text = f"source '{name}' has weight 0, which leaves it out; give it a weight"
+            yield Fault((*here, "sources", number), text)
+    yield from repeated(stage.sources or (), (*here, "sources"))
+    if stage.sources == () or (stage.sources is None and not sources_of(run, stage)):
+        yield Fault(here, "there is no source with a weight above 0 to read rows from")
+
+
+def train_faults(
+    run: Run, stage: Train, here: Location, machine: Machine, counts: SourceRows
+) -> Iterator[Fault]:
+    """Batches that the rows cannot fill, and negatives that nobody kept."""
+    if stage.batch_size < machine.num_processes:
+        text = f"found {stage.batch_size}, fewer than the machine's {machine.num_processes} processes"
+        yield Fault((*here, "batch_size"), text)
+    select = find(run, stage.rows, Select)
+    mine = find(run, select.candidates, Mine) if select else None
+    if select and stage.num_negatives > select.num_negatives:
+        text = f"found {stage.num_negatives}, and '{select.name}' keeps only {select.num_negatives} a row"
+        yield Fault((*here, "num_negatives"), text)
+    lacking = [name for name in sources_of(run, stage) if mine and name not in sources_of(run, mine)]
+    if mine and lacking:
+        text = f"'{stage.rows}' has no rows of {', '.join(lacking)}, which '{mine.name}' does not mine"
+        yield Fault((*here, "sources" if stage.sources else "rows"), text)
+    for name in sources_of(run, stage):
+        if mine and mine.max_rows and stage.batch_size > mine.max_rows:
+            text = f"found {stage.batch_size}, and '{mine.name}' mines only {mine.max_rows} rows a source"
+            yield Fault((*here, "batch_size"), text)
+        elif stage.batch_size > (rows := counts.rows(name)):
+            text = f"found {stage.batch_size}, and source '{name}' has only {rows} rows"
+            yield Fault((*here, "batch_size"), text)
+
+
+def select_faults(run: Run, stage: Select, here: Location) -> Iterator[Fault]:
+    """Ranks that hold fewer candidates than the negatives wanted."""
+    mine = find(run, stage.candidates, Mine)
+    last = min(stage.last_rank, mine.top_k) if mine else stage.last_rank
+    room = max(0, last - stage.first_rank + 1)
+    if room < stage.num_negatives:
+        text = (
+            f"found {stage.num_negatives}, and ranks {stage.first_rank} to {last} hold only {room} candidates"
+        )
+        yield Fault((*here, "num_negatives"), text)
+
+
+def find(run: Run, name: str | None, kind: type[Kind]) -> Kind | None:
+    """The stage of that name and class, where there is one."""
+    return next((stage for stage in run.stages if stage.name == name and isinstance(stage, kind)), None)
+
+
+def machine_faults(machine: Machine) -> list[Fault]:
+    """What a machine file asks for and cannot have."""
+    path = machine.accelerate_config
+    return [Fault(("accelerate_config",), text)] if path and (text := missing(path)) else []

@@ -1,0 +1,122 @@
+"""The files a run reads: base, rows and test data must be there, and hold enough."""
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
+
+from embedtrain.config.errors import UserError, near_file
+from embedtrain.config.faults import Fault, Location
+from embedtrain.config.schema import Run, Source
+from embedtrain.config.stages import Evaluate
+
+CountRows = Callable[[str], int]
+ValidateTemplate = Callable[..., None]
+PACKAGE = re.compile(r"^pip:[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.+!_-]+$")
+HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(?:/[\w.-]+)?$")
+ENDINGS = (".parquet", ".jsonl", ".jsonl.gz")
+
+
+def missing(path: str) -> str:
+    """Why a file or folder cannot be read; empty where it is there."""
+    where = Path(path).expanduser()
+    if where.exists():
+        return ""
+    return f"'{path}' is not there{near_file(where)}"
+
+
+def package_fault(name: str) -> str:
+    """What is wrong with `pip:name==version`; empty where nothing is."""
+    return "" if PACKAGE.match(name) else f"found '{name}', expected pip:name==version with an exact version"
+
+
+def base_faults(run: Run) -> Iterator[Fault]:
+    """A base that is written wrongly or, being a path, not there."""
+    text = model_fault(run.base.model)
+    if text:
+        yield Fault(("base", "model"), text)
+
+
+def model_fault(model: str) -> str:
+    """What is wrong with a model's name; empty where nothing is, or where only the hub can tell."""
+    if model.startswith("pip:"):
+        return package_fault(model)
+    if model.startswith((".", "/", "~")) or model.lower().endswith(".gguf") or model.count("/") > 1:
+        return missing(model)
+    if HUB_ID.match(model) or Path(model).exists():
+        return ""
+    return f"found '{model}', expected a hub id, a folder, a .gguf file or pip:name==version"
+
+
+def template_faults(run: Run, validate: ValidateTemplate) -> Iterator[Fault]:
+    """Templates that cannot be filled, and instructions that no template takes."""
+    for side in ("query", "document"):
+        try:
+            validate(getattr(run.text, side), pool_instruction=run.encoder.pool_instruction)
+        except UserError as error:
+            yield Fault(("text", side), str(error))
+    if "{instruction}" not in run.text.query + run.text.document:
+        for name, source in run.sources.items():
+            if source.instruction:
+                text = "no template in the text section holds {instruction}, so this would never be seen"
+                yield Fault(("sources", name, "instruction"), text)
+
+
+class SourceRows:
+    """Counts the rows of each source once, when first asked."""
+
+    def __init__(self, run: Run, count_rows: CountRows) -> None:
+        """Count nothing yet."""
+        self.sources = run.sources
+        self.count_rows = count_rows
+
+    @cached_property
+    def counted(self) -> dict[str, int | str]:
+        """Rows of each source, or what is wrong with its file."""
+        return {name: self.count(source) for name, source in self.sources.items()}
+
+    def count(self, source: Source) -> int | str:
+        """Rows in a source's file, or why there are none."""
+        if fault := missing(source.rows):
+            return fault
+        if not source.rows.endswith(ENDINGS):
+            return f"found '{source.rows}', expected a file ending in {', '.join(ENDINGS)}"
+        try:
+            return self.count_rows(source.rows) or f"'{source.rows}' holds no rows"
+        except UserError as error:
+            return str(error)
+
+    def rows(self, name: str) -> float:
+        """Rows of a source; endless where they cannot be counted, which is a fault of its own."""
+        count = self.counted[name]
+        return count if isinstance(count, int) else math.inf
+
+    def faults(self) -> Iterator[Fault]:
+        """Sources whose file is missing, empty or broken. A source left out by weight 0 is not read."""
+        for name, count in self.counted.items():
+            if isinstance(count, str) and self.sources[name].weight > 0:
+                yield Fault(("sources", name, "rows"), count)
+
+
+def evaluate_faults(run: Run, stage: Evaluate, here: Location) -> Iterator[Fault]:
+    """Test data that is not there, and models that are neither stages, nor folders, nor packages."""
+    for field in ("data", "in_domain_data"):
+        for number, path in enumerate(getattr(stage, field)):
+            if text := missing(path):
+                yield Fault((*here, field, number), text)
+    names = {other.name for other in run.stages}
+    for field in ("models", "intermediate"):
+        for number, model in enumerate(getattr(stage, field)):
+            if model not in names and (text := outside_model_fault(model)):
+                yield Fault((*here, field, number), text)
+
+
+def outside_model_fault(model: str) -> str:
+    """What is wrong with a model that is no stage of the run; empty where nothing is."""
+    if model.startswith("pip:"):
+        return package_fault(model)
+    if Path(model).expanduser().is_dir():
+        return ""
+    expected = "an export stage, a folder or pip:name==version"
+    return f"'{model}' is no stage of this run and no folder; expected {expected}"

@@ -1,0 +1,110 @@
+"""Which stage may read which: names lead backwards, to a stage of a fitting kind."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from embedtrain.config.errors import nearest
+from embedtrain.config.faults import Fault, Location
+from embedtrain.config.schema import Run
+from embedtrain.config.stages import AnyStage
+
+MODEL_STAGES = ("train", "soup")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A name in a stage, where it stands, and the kinds of stage that it may name."""
+
+    name: str
+    location: Location
+    kinds: tuple[str, ...]
+    base: bool = False
+
+    @property
+    def expected(self) -> str:
+        """What the name may be."""
+        kinds = " or ".join(self.kinds)
+        return f"{'`base` or ' if self.base else ''}an earlier {kinds} stage"
+
+
+def references(run: Run, index: int) -> list[Reference]:
+    """The names of earlier stages in the stage at `index`."""
+    stage = run.stages[index]
+    here: Location = ("stages", index)
+    match stage.kind:
+        case "train":
+            rows = [Reference(stage.rows, (*here, "rows"), ("select",))] if stage.rows else []
+            return [Reference(stage.from_, (*here, "from"), MODEL_STAGES, base=True), *rows]
+        case "mine" | "export" | "distil":
+            return [Reference(stage.from_, (*here, "from"), MODEL_STAGES, base=True)]
+        case "select" | "score":
+            return [Reference(stage.candidates, (*here, "candidates"), ("mine",))]
+        case "soup":
+            return [Reference(name, (*here, "from", i), MODEL_STAGES) for i, name in enumerate(stage.from_)]
+    return list(evaluated(run, index))
+
+
+def evaluated(run: Run, index: int) -> Iterator[Reference]:
+    """The models of an evaluate stage that are stages of the run."""
+    stage = run.stages[index]
+    names = {other.name for other in run.stages}
+    for field in ("models", "intermediate"):
+        for number, name in enumerate(getattr(stage, field)):
+            if name in names:
+                yield Reference(name, ("stages", index, field, number), ("export",))
+
+
+def reference_faults(run: Run) -> Iterator[Fault]:
+    """Every name that leads nowhere, forwards, or to a stage of another kind."""
+    earlier: dict[str, AnyStage] = {}
+    for index, stage in enumerate(run.stages):
+        later = {other.name for other in run.stages[index + 1 :]}
+        for reference in references(run, index):
+            text = reference_fault(reference, stage, earlier, later)
+            if text:
+                yield Fault(reference.location, text)
+        earlier[stage.name] = stage
+
+
+def reference_fault(
+    reference: Reference, stage: AnyStage, earlier: Mapping[str, AnyStage], later: set[str]
+) -> str:
+    """What is wrong with one name; empty where nothing is."""
+    name = reference.name
+    if reference.base and name == "base":
+        return ""
+    if name in earlier:
+        kind = earlier[name].kind
+        wrong = f"'{name}' is a stage of kind {kind}; expected {reference.expected}"
+        return "" if kind in reference.kinds else wrong
+    if name == stage.name:
+        return f"'{name}' is this stage itself; expected {reference.expected}"
+    if name in later:
+        return f"'{name}' comes later in the file; expected {reference.expected}"
+    fitting = [n for n, s in earlier.items() if s.kind in reference.kinds]
+    known = (["base"] if reference.base else []) + fitting
+    return f"no stage '{name}'; expected {reference.expected}; {nearest(name, known)}"
+
+
+def name_faults(run: Run) -> Iterator[Fault]:
+    """Stage names, and links of exports, that are there twice or mean something else."""
+    seen: dict[str, int] = {}
+    links: dict[str, str] = {}
+    for index, stage in enumerate(run.stages):
+        if stage.name in seen:
+            yield Fault(("stages", index, "name"), f"stage {seen[stage.name] + 1} has that name already")
+        if stage.name == "base":
+            yield Fault(("stages", index, "name"), "'base' means the run's base model; give another name")
+        seen.setdefault(stage.name, index)
+        link = stage.link if stage.kind == "export" else None
+        if link and link in links:
+            yield Fault(("stages", index, "link"), f"stage '{links[link]}' makes a link of that name already")
+        if link:
+            links.setdefault(link, stage.name)
+
+
+def repeated(names: tuple[str, ...], location: Location) -> Iterator[Fault]:
+    """Names that are in a list twice."""
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            yield Fault((*location, number), f"'{name}' is in the list twice")
