@@ -1,0 +1,220 @@
+"""Proves an exported folder: sentence-transformers must give our token ids and our vectors.
+
+Dimensions: T texts, L tokens, D dims.
+"""
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from embedtrain.artifacts import read_json
+from embedtrain.config.errors import UserError
+from embedtrain.model.encoder import Encoder, Side
+from embedtrain.model.export import exported_view, max_tokens_of
+from embedtrain.model.st import SentenceEmbedder, open_sentence_transformer
+
+PARITY_BOUNDS = {"float32": 1e-6, "bfloat16": 1e-3, "float16": 1e-3}
+SHOWN_CHARS = 80
+TEXTS_PER_PROMPT = 8
+UNUSUAL = (
+    "",
+    " ",
+    "\n\t ",
+    " leading and trailing spaces  ",
+    "e\u0301 and \u00e9, ﬁ and fi, Å and Å",
+    "👩‍👩‍👧‍👦 🇫🇷 ☕️",
+    "שלום עולם، مرحبا بالعالم",
+    "日本語のテキストです。中文文本。한국어",
+    "zero\u200bwidth, soft\u00adhyphen, nul\x00byte",
+    "MiXeD CaSe WORDS",
+    "</s> [SEP] <|im_end|> <eos>",
+)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What was found on one side, or with one named prompt."""
+
+    texts: list[str]
+    distances_T: np.ndarray
+    num_at_limit: int
+    num_empty: int
+
+    @property
+    def worst(self) -> float:
+        """The largest cosine distance; NaN where any is."""
+        return float(np.max(self.distances_T, initial=0.0))
+
+    def facts(self) -> dict[str, Any]:
+        """For parity.json."""
+        return {
+            "num_texts": len(self.texts),
+            "num_at_limit": self.num_at_limit,
+            "num_without_tokens": self.num_empty,
+            "max_cosine_distance": self.worst,
+        }
+
+
+def check_parity(
+    encoder: Encoder,
+    folder: Path,
+    texts_query: Sequence[str],
+    texts_document: Sequence[str],
+    bound: float | None = None,
+    instructions: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Encode texts by sentence-transformers from `folder` and by `encoder`; the facts for parity.json.
+
+    To each side come a text beyond the limit and some unusual ones. `bound` follows from the folder's precision
+    where it is not given. Raises UserError, with the worst text, where token ids differ at all or vectors by more
+    than the bound.
+    """
+    precision = read_json(folder / "config.json")["dtype"]
+    bound = PARITY_BOUNDS[precision] if bound is None else bound
+    theirs = open_sentence_transformer(folder, device=str(encoder.device))
+    view = exported_view(encoder)
+    compared: dict[str, Compared] = {}
+    for side, texts in (("query", texts_query), ("document", texts_document)):
+        chosen = [*texts, longer_than_limit(view, texts), *UNUSUAL]
+        check_untouched(encoder, view, chosen, side)
+        compared[side] = compare(view, theirs, chosen, side, prompt_name=side)
+    for name, instruction in (instructions or {}).items():
+        if name in theirs.model.prompts:
+            few = list(texts_query[:TEXTS_PER_PROMPT])
+            compared[f"prompt '{name}'"] = compare(view, theirs, few, "query", name, instruction)
+    refuse_above(bound, compared, folder)
+    return {
+        "bound": bound,
+        "max_cosine_distance": max(c.worst for c in compared.values()),
+        "token_ids": "equal",
+        "precision": precision,
+        "max_tokens": max_tokens_of(view),
+        "compared": {name: c.facts() for name, c in compared.items()},
+        "versions": {name: version(name) for name in ("sentence-transformers", "transformers", "torch")},
+        "python": platform.python_version(),
+    }
+
+
+def longer_than_limit(encoder: Encoder, texts: Sequence[str]) -> str:
+    """The given texts in one, again and again, until it must be cut."""
+    limit = max_tokens_of(encoder)
+    joined = " ".join(text for text in texts if text.strip()) or "text"
+    num_tokens = len(encoder.tokenizer.encode(joined, add_special_tokens=False))
+    return " ".join([joined] * (1 + 2 * limit // max(1, num_tokens)))
+
+
+def check_untouched(encoder: Encoder, view: Encoder, texts: Sequence[str], side: Side) -> None:
+    """Where export moved a suffix into the tokenizer, uncut texts must keep their token ids."""
+    if view is encoder:
+        return
+    limit = 1 << 20
+    for text, before, after in zip(
+        texts, token_rows(encoder, texts, side, limit), token_rows(view, texts, side, limit), strict=True
+    ):
+        if before != after:
+            raise UserError(f"text.{side}: its suffix is tokenised differently after {shorten(text)}")
+
+
+def token_rows(
+    encoder: Encoder, texts: Sequence[str], side: Side, limit: int, instruction: str = ""
+) -> list[Any]:
+    """For each text: its token ids, and the position of the first pooled one."""
+    batch = encoder.tokenize(encoder.format(texts, side, instruction), limit)
+    starts = (batch.mask_TL & ~batch.pool_TL).sum(dim=1).tolist()
+    ids = [row[mask].tolist() for row, mask in zip(batch.ids_TL, batch.mask_TL, strict=True)]
+    return list(zip(ids, starts, strict=True))
+
+
+def their_rows(theirs: SentenceEmbedder, texts: Sequence[str], prompt: str) -> list[Any]:
+    """The same by sentence-transformers, which counts the prompt's tokens once for all texts."""
+    features = theirs.model.preprocess(list(texts), prompt=prompt)
+    included = theirs.model[1].include_prompt
+    start = 0 if included else int(features.get("prompt_length", 0))
+    pairs = zip(features["input_ids"], features["attention_mask"].bool(), strict=True)
+    ids = [row[mask].tolist() for row, mask in pairs]
+    return [(row, min(start, len(row))) for row in ids]
+
+
+def compare(
+    ours: Encoder,
+    theirs: SentenceEmbedder,
+    texts: list[str],
+    side: Side,
+    prompt_name: str,
+    instruction: str = "",
+) -> Compared:
+    """Token ids, which must be equal, then vectors."""
+    limit = max_tokens_of(ours)
+    rows = token_rows(ours, texts, side, limit, instruction)
+    for text, expected, found in zip(
+        texts, rows, their_rows(theirs, texts, theirs.model.prompts[prompt_name]), strict=True
+    ):
+        if expected != found:
+            raise UserError(describe_tokens(text, side, expected, found))
+    kept = [text for text, (ids, _) in zip(texts, rows, strict=True) if ids]
+    vectors_TD = ours.encode(kept, side, instruction=instruction, max_tokens=limit)
+    return Compared(
+        texts=kept,
+        distances_T=cosine_distances(vectors_TD, encode_named(theirs, kept, prompt_name)),
+        num_at_limit=sum(len(ids) == limit for ids, _ in rows),
+        num_empty=len(texts) - len(kept),
+    )
+
+
+def encode_named(theirs: SentenceEmbedder, texts: list[str], prompt_name: str) -> np.ndarray:
+    """By `encode_query` and `encode_document`, as users call them, or by a named prompt."""
+    if prompt_name == "query" or prompt_name == "document":
+        return theirs.encode(texts, side=prompt_name)
+    vectors = theirs.model.encode(
+        texts, prompt_name=prompt_name, convert_to_tensor=True, show_progress_bar=False
+    )
+    return vectors.float().cpu().numpy()
+
+
+def cosine_distances(one_TD: np.ndarray, other_TD: np.ndarray) -> np.ndarray:
+    """1 - cosine of each pair, in float64."""
+    one, other = one_TD.astype(np.float64), other_TD.astype(np.float64)
+    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    with np.errstate(invalid="ignore"):
+        return 1 - (one * other).sum(axis=1) / lengths
+
+
+def describe_tokens(text: str, side: str, expected: Any, found: Any) -> str:
+    """The first difference between two rows of tokens."""
+    (ours, our_start), (theirs, their_start) = expected, found
+    if ours == theirs:
+        return (
+            f"parity: {side} {shorten(text)}: training pools from token {our_start}, sentence-transformers from "
+            f"token {their_start}: the prompt's last token reaches into the text"
+        )
+    place = next(
+        (i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), min(len(ours), len(theirs))
+    )
+    return (
+        f"parity: {side} {shorten(text)}: token ids differ from position {place}: training sees {len(ours)} tokens, "
+        f"{ours[place : place + 5]}…, sentence-transformers {len(theirs)} tokens, {theirs[place : place + 5]}…"
+    )
+
+
+def refuse_above(bound: float, compared: Mapping[str, Compared], folder: Path) -> None:
+    """Raise UserError naming the worst text where a distance is above the bound, or not a number."""
+    name, worst = max(compared.items(), key=lambda item: np.nan_to_num(item[1].worst, nan=np.inf))
+    if worst.worst <= bound:
+        return
+    distances = np.nan_to_num(worst.distances_T, nan=np.inf)
+    place = int(distances.argmax())
+    raise UserError(
+        f"parity: {folder} does not give the vectors that were trained: cosine distance {distances[place]:.3g} is "
+        f"above {bound:g} ({name}, {int((distances > bound).sum())} of {len(distances)} texts); worst: "
+        f"{shorten(worst.texts[place])}"
+    )
+
+
+def shorten(text: str) -> str:
+    """A text as an error shows it."""
+    return repr(text if len(text) <= SHOWN_CHARS else text[: SHOWN_CHARS - 1] + "…")
