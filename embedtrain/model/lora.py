@@ -1,0 +1,135 @@
+"""Low-rank adapters on a backbone: added from a seed, and merged back in float32."""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import Linear as LoraLinear
+from torch import Tensor, nn
+
+from embedtrain.config.errors import UserError
+from embedtrain.config.stages import Lora
+from embedtrain.model.encoder import Encoder
+from embedtrain.model.layout import layers_of
+
+ADAPTER = "default"
+
+
+class CastAtUse(nn.Linear):
+    """A linear layer whose weight is brought to the activations' precision, never the other way round."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The product in the precision of `x`."""
+        return nn.functional.linear(x, self.weight.to(x.dtype))
+
+
+def add_lora(encoder: Encoder, lora: Lora, seed: int) -> None:
+    """Freeze the encoder and put trainable adapters on it.
+
+    Adapters of the same shape that are there already go on training; others are first folded into the weights,
+    and from then on a checkpoint holds all weights.
+    """
+    if encoder.lora is not None and encoder.lora == lora:
+        return
+    fold_lora(encoder)
+    encoder.requires_grad_(False)
+    settings = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        use_rslora=lora.rslora,
+        lora_dropout=lora.dropout,
+        target_modules=target_names(encoder.backbone, lora),
+    )
+    inject_adapter_in_model(settings, encoder.backbone)
+    generator = torch.Generator().manual_seed(seed)
+    for _, layer in lora_layers(encoder.backbone):
+        cast_at_use(layer)
+        draw_first(layer.lora_A[ADAPTER].weight, generator)
+    encoder.lora = lora
+
+
+def tune_all(encoder: Encoder) -> None:
+    """Fold any adapters and let every weight train, kept in float32 whatever the precision of the products."""
+    if encoder.backbone.dtype == torch.bfloat16:
+        encoder.float()
+    fold_lora(encoder)
+    encoder.requires_grad_(True)
+
+
+def target_names(backbone: nn.Module, lora: Lora) -> list[str]:
+    """Full names of the linear layers to adapt: all inside the stack of layers, or those named."""
+    inside = {id(module) for module in layers_of(backbone).modules() if isinstance(module, nn.Linear)}
+    names = [name for name, module in backbone.named_modules() if id(module) in inside]
+    if lora.targets == "all_linear":
+        return names
+    known = sorted({name.rpartition(".")[2] for name in names})
+    unknown = [target for target in lora.targets if target not in known]
+    if unknown:
+        raise UserError(
+            f"lora.targets: no linear layer is named {unknown[0]!r}; the model has {', '.join(known)}"
+        )
+    return [name for name in names if name.rpartition(".")[2] in lora.targets]
+
+
+def lora_layers(backbone: nn.Module) -> Iterator[tuple[str, LoraLinear]]:
+    """Bare name and adapted layer, in order."""
+    return ((name, module) for name, module in backbone.named_modules() if isinstance(module, LoraLinear))
+
+
+def cast_at_use(layer: LoraLinear) -> None:
+    """Keep the adapter in float32 and its input as it comes; the weight is cast."""
+    layer.cast_input_dtype_enabled = False
+    for part in (layer.lora_A, layer.lora_B):
+        old = part[ADAPTER]
+        new = CastAtUse(old.in_features, old.out_features, bias=False, device="meta")
+        dtype = torch.promote_types(old.weight.dtype, torch.float32)
+        new.weight = nn.Parameter(old.weight.detach().to(dtype))
+        part[ADAPTER] = new
+
+
+def draw_first(weight: Tensor, generator: torch.Generator) -> None:
+    """peft's own start of A, drawn on the CPU from our seed so that every device starts alike."""
+    drawn = torch.empty(weight.shape, dtype=weight.dtype)
+    nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=generator)
+    with torch.no_grad():
+        weight.copy_(drawn)
+
+
+def fold_lora(encoder: Encoder) -> None:
+    """Put the merged weights in the place of the adapters."""
+    for name, layer in list(lora_layers(encoder.backbone)):
+        plain = layer.get_base_layer()
+        with torch.no_grad():
+            plain.weight.copy_(merged_weight(layer))
+        parent, _, child = name.rpartition(".")
+        setattr(encoder.backbone.get_submodule(parent), child, plain)
+    encoder.folded = encoder.folded or encoder.lora is not None
+    encoder.lora = None
+
+
+def merged_weight(layer: LoraLinear) -> Tensor:
+    """W + scale x B x A, summed in float64 and rounded once: to float32, or kept in float64 where W is."""
+    weight = layer.get_base_layer().weight.detach()
+    product = layer.lora_B[ADAPTER].weight.detach().double() @ layer.lora_A[ADAPTER].weight.detach().double()
+    merged = weight.double() + layer.scaling[ADAPTER] * product
+    return merged.to(torch.promote_types(weight.dtype, torch.float32))
+
+
+def merged_tensors(encoder: Encoder) -> Iterator[tuple[str, Tensor]]:
+    """Bare names and merged tensors of the backbone, one at a time, at least float32."""
+    adapted = dict(lora_layers(encoder.backbone))
+    for name, parameter in encoder.backbone.named_parameters():
+        owner = name.partition(".lora_")[0].removesuffix(".base_layer.weight")
+        if ".lora_" in name:
+            continue
+        if owner in adapted and name.endswith(".base_layer.weight"):
+            yield f"{owner}.weight", merged_weight(adapted[owner])
+        else:
+            whole = parameter.detach()
+            yield name.replace(".base_layer.", "."), whole.to(torch.promote_types(whole.dtype, torch.float32))
+
+
+def merged_state(encoder: Encoder) -> dict[str, Tensor]:
+    """The backbone's weights under their bare names, adapters merged, in float32."""
+    return {name: tensor.contiguous() for name, tensor in merged_tensors(encoder)}
