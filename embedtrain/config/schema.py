@@ -34,22 +34,29 @@ class Base(Strict):
 class EncoderConfig(Strict):
     """How token states become one vector."""
 
-    attention: Literal["bidirectional", "causal"] = "bidirectional"
-    pooling: Literal["mean", "weighted_mean", "last_token", "cls"] = "mean"
+    attention: Literal["bidirectional", "causal"] = Field(
+        "bidirectional",
+        description="whether a token sees those after it; proved at every load, layer by layer",
+    )
+    pooling: Literal["mean", "weighted_mean", "last_token", "cls"] = Field(
+        "mean", description="which token states become the vector; weighted_mean weighs later tokens more"
+    )
     pool_instruction: Bool = Field(
         True, description="instruction tokens count in the pool (servers other than ST need true)"
     )
-    attention_kernel: Literal["sdpa", "eager"] = "sdpa"
+    attention_kernel: Literal["sdpa", "eager"] = Field("sdpa", description="transformers' attention code")
     append_eos: Bool = Field(False, description="add the end token to every text")
 
 
 class TextFormat(Strict):
-    """Exact strings the model sees. `{instruction}` and `{text}` are filled in."""
+    """Exact strings the model sees: `{text}` once, and `{instruction}` where there is one."""
 
     query: Str = Field("{text}", description="template of a query")
     document: Str = Field("{text}", description="template of a document")
-    max_query_tokens: AtLeastOne = 64
-    max_document_tokens: AtLeastOne = 256
+    max_query_tokens: AtLeastOne = Field(64, description="a query is cut to so many tokens, all included")
+    max_document_tokens: AtLeastOne = Field(
+        256, description="a document is cut to so many tokens, all included"
+    )
 
 
 class Source(Strict):
@@ -59,8 +66,8 @@ class Source(Strict):
     weight: NotNegative = Field(1.0, description="share of the batches; 0 leaves the source out")
     instruction: Text = Field("", description="fills {instruction}; a row's own instruction wins")
     symmetric: Bool = Field(False, description="documents are formatted as queries too (STS, paraphrase)")
-    max_query_tokens: AtLeastOne | None = None
-    max_document_tokens: AtLeastOne | None = None
+    max_query_tokens: AtLeastOne | None = Field(None, description="overrides the text section")
+    max_document_tokens: AtLeastOne | None = Field(None, description="overrides the text section")
 
 
 SourceName = Annotated[Str, Field(pattern=RUN_NAME)]
@@ -71,30 +78,36 @@ class Run(Strict):
 
     name: Annotated[Str, Field(pattern=RUN_NAME)] = Field(description="folder below `folder`")
     folder: Str = Field("runs", description="where run folders are made")
-    seed: Count = 7
+    seed: Count = Field(7, description="decides every draw: batches, negatives, adapters, dropout")
     precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="precision of the forward and backward pass"
     )
-    base: Base
-    encoder: EncoderConfig = Field(default_factory=EncoderConfig)
-    text: TextFormat = Field(default_factory=TextFormat)
-    sources: dict[SourceName, Source] = Field(default_factory=dict)
-    stages: tuple[AnyStage, ...] = Field(min_length=1)
+    base: Base = Field(description="the model to start from")
+    encoder: EncoderConfig = Field(
+        default_factory=EncoderConfig, description="how token states become one vector"
+    )
+    text: TextFormat = Field(default_factory=TextFormat, description="the exact strings the model sees")
+    sources: dict[SourceName, Source] = Field(
+        default_factory=dict, description="rows to train on and to mine, by name"
+    )
+    stages: tuple[AnyStage, ...] = Field(min_length=1, description="what is done, in order")
 
 
 class Machine(Strict):
     """How to run, never what: nothing here may change a result."""
 
-    device: Literal["cpu", "cuda", "mps"] = "cpu"
-    num_processes: AtLeastOne = 1
-    num_nodes: AtLeastOne = 1
+    device: Literal["cpu", "cuda", "mps"] = Field("cpu", description="where tensors live")
+    num_processes: AtLeastOne = Field(1, description="processes that share a training stage")
+    num_nodes: AtLeastOne = Field(1, description="machines that share it; above 1 needs accelerate_config")
     threads: AtLeastOne | None = Field(None, description="torch threads; absent means torch's choice")
     chunk_tokens: AtLeastOne = Field(
         8192, description="tokens in one chunk of the gradient cache, padding included"
     )
     encode_tokens: AtLeastOne = Field(16384, description="tokens in one batch when encoding")
-    activation_checkpointing: Bool = False
-    accelerate_config: Str | None = Field(None, description="passed to accelerate launch")
+    activation_checkpointing: Bool = Field(
+        False, description="keep no activations and compute them again: less memory, more time"
+    )
+    accelerate_config: Str | None = Field(None, description="file passed to accelerate launch, cuda only")
 
     @model_validator(mode="after")
     def _fits_device(self) -> "Machine":

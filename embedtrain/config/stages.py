@@ -13,6 +13,7 @@ from embedtrain.config.types import (
     Count,
     Float,
     Fraction,
+    Int,
     NotNegative,
     Positive,
     Str,
@@ -43,9 +44,12 @@ class Lora(Strict):
 class Schedule(Strict):
     """Learning rate over the steps: linear warm-up, then the decay of `kind`."""
 
-    kind: Literal["constant", "linear", "cosine"] = "linear"
+    kind: Literal["constant", "linear", "cosine"] = Field("linear", description="decay after the warm-up")
     warmup_fraction: Fraction = Field(0.1, description="share of the steps spent warming up")
     final_fraction: Fraction = Field(0.0, description="last learning rate as a share of the first")
+
+
+Decay = Annotated[Float, Field(ge=0, lt=1)]
 
 
 class Train(Stage):
@@ -59,10 +63,10 @@ class Train(Stage):
     sources: tuple[Str, ...] | None = Field(
         None, description="names of the sources to use; absent means all that have a weight"
     )
-    tuning: Literal["lora", "full"] = "lora"
-    lora: Lora = Field(default_factory=Lora)
-    objective: Objective
-    batch_size: Annotated[AtLeastOne, Field(ge=2)] = Field(
+    tuning: Literal["lora", "full"] = Field("lora", description="train adapters, or all weights")
+    lora: Lora = Field(default_factory=Lora, description="the adapters; only with `tuning: lora`")
+    objective: Objective = Field(description="what is minimised")
+    batch_size: Annotated[Int, Field(ge=2)] = Field(
         description="rows in the global batch, over all processes"
     )
     num_negatives: Count = Field(
@@ -70,15 +74,26 @@ class Train(Stage):
     )
     steps: AtLeastOne = Field(description="optimizer steps")
     lr: Positive = Field(description="peak learning rate")
-    schedule: Schedule = Field(default_factory=Schedule)
-    weight_decay: NotNegative = 0.0
+    schedule: Schedule = Field(default_factory=Schedule, description="learning rate over the steps")
+    weight_decay: NotNegative = Field(0.0, description="AdamW's decoupled weight decay")
     max_gradient_norm: Positive = Field(1.0, description="gradient norm is clipped to it")
-    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    betas: tuple[Decay, Decay] = Field((0.9, 0.999), description="AdamW's two averages")
     save_every_steps: AtLeastOne = Field(100, description="checkpoint interval")
     keep_last: AtLeastOne = Field(2, description="complete checkpoints kept")
     max_query_tokens: AtLeastOne | None = Field(None, description="overrides the text section")
     max_document_tokens: AtLeastOne | None = Field(None, description="overrides the text section")
     seed: Count | None = Field(None, description="overrides the run's seed for this stage")
+
+    @model_validator(mode="after")
+    def _something_to_tell_from(self) -> "Train":
+        for term in self.objective.terms:
+            stored = term.own_negatives or term.in_batch_negatives
+            if not term.in_batch_positives and not (stored and self.num_negatives):
+                raise ValueError(
+                    f"{term.kind} has nothing to tell the positive from; "
+                    "switch in_batch_positives on, or set num_negatives"
+                )
+        return self
 
     @model_validator(mode="after")
     def _lora_only_with_lora(self) -> "Train":
@@ -97,7 +112,9 @@ class Mine(Stage):
 
     kind: Literal["mine"]
     from_: Str = Field(alias="from", description="`base` or an earlier train or soup stage")
-    sources: tuple[Str, ...] | None = None
+    sources: tuple[Str, ...] | None = Field(
+        None, description="names of the sources to mine; absent means all that have a weight"
+    )
     top_k: AtLeastOne = Field(100, description="candidates kept a query")
     max_rows: AtLeastOne | None = Field(
         None, description="rows a source to mine for, drawn with the seed; absent means all"
@@ -111,29 +128,29 @@ class Score(Stage):
     """Teacher scores for candidates. Not built yet."""
 
     kind: Literal["score"]
-    candidates: Str
-    teachers: tuple[Str, ...] = Field(min_length=1)
+    candidates: Str = Field(description="an earlier mine stage")
+    teachers: tuple[Str, ...] = Field(min_length=1, description="models that score")
 
 
 class PercentOfPositive(Strict):
     """Keep a candidate iff score < fraction x positive score (NV-Retriever's perc_pos)."""
 
     kind: Literal["perc_pos"]
-    fraction: Annotated[Fraction, Field(gt=0)] = 0.95
+    fraction: Annotated[Float, Field(gt=0, le=1)] = Field(0.95, description="share of the positive's score")
 
 
 class MarginToPositive(Strict):
     """Keep a candidate iff score < positive score - margin (NV-Retriever's margin_pos)."""
 
     kind: Literal["margin_pos"]
-    margin: NotNegative = 0.05
+    margin: NotNegative = Field(0.05, description="distance to the positive's score")
 
 
 class AbsoluteScore(Strict):
     """Keep a candidate iff score < ceiling."""
 
     kind: Literal["absolute"]
-    ceiling: Float = 0.7
+    ceiling: Float = Field(0.7, description="the score a negative stays below")
 
 
 class Naive(Strict):
@@ -150,7 +167,10 @@ class Select(Stage):
 
     kind: Literal["select"]
     candidates: Str = Field(description="an earlier mine stage")
-    rule: Rule = Field(default_factory=lambda: PercentOfPositive(kind="perc_pos"))
+    rule: Rule = Field(
+        default_factory=lambda: PercentOfPositive(kind="perc_pos"),
+        description="which candidates are too close to the positive to be negatives",
+    )
     first_rank: AtLeastOne = Field(1, description="best rank that may be a negative, counted from 1")
     last_rank: AtLeastOne = Field(100, description="worst rank that may be a negative")
     num_negatives: AtLeastOne = Field(7, description="negatives kept a row, hardest first")
@@ -169,8 +189,8 @@ class Distil(Stage):
     """Teacher-aligned distillation (LEAF). Not built yet."""
 
     kind: Literal["distil"]
-    from_: Str = Field("base", alias="from")
-    teacher: Str
+    from_: Str = Field("base", alias="from", description="`base` or an earlier train or soup stage")
+    teacher: Str = Field(description="model whose vectors are learned")
 
 
 class Soup(Stage):

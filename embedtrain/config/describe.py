@@ -1,0 +1,121 @@
+"""What a run file means, for a person: sources, stages, and objectives as formulas."""
+
+from collections.abc import Iterable, Sequence
+
+from embedtrain.config.objective import InfoNCE, Matryoshka, Objective
+from embedtrain.config.references import references
+from embedtrain.config.schema import Run
+from embedtrain.config.stages import AnyStage, Evaluate, Export, Mine, Select, Train
+
+
+def describe_run(run: Run) -> str:
+    """The whole run in a page of text."""
+    parts = [
+        f"{run.name}: {model_line(run)}",
+        f"precision {run.precision}, seed {run.seed}, written to {run.folder}/{run.name}",
+        table(("source", "share", "rows", "tokens"), source_rows(run)),
+        table(("stage", "kind", "reads", "does"), stage_rows(run)),
+        "\n".join(objective_lines(run)),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def model_line(run: Run) -> str:
+    """The base and how it becomes an encoder."""
+    cut = f", first {run.base.keep_first_layers} layers" if run.base.keep_first_layers else ""
+    return f"{run.base.model}{cut}, {run.encoder.attention} attention, {run.encoder.pooling} pooling"
+
+
+def source_rows(run: Run) -> list[tuple[str, ...]]:
+    """Each source, its share of the batches, its file and its limits (query + document)."""
+    total = sum(source.weight for source in run.sources.values()) or 1
+    return [
+        (
+            name,
+            f"{100 * source.weight / total:.0f} %",
+            source.rows + (" (symmetric)" if source.symmetric else ""),
+            f"{source.max_query_tokens or run.text.max_query_tokens}"
+            f" + {source.max_document_tokens or run.text.max_document_tokens}",
+        )
+        for name, source in run.sources.items()
+    ]
+
+
+def stage_rows(run: Run) -> list[tuple[str, ...]]:
+    """Each stage with what it reads and does."""
+    rows: list[tuple[str, ...]] = []
+    for index, stage in enumerate(run.stages):
+        names = list(dict.fromkeys(reference.name for reference in references(run, index)))
+        reads = ", ".join(names) if len(names) <= 3 else f"{len(names)} stages"
+        rows.append((stage.name, stage.kind, reads, stage_line(stage)))
+    return rows
+
+
+def stage_line(stage: AnyStage) -> str:
+    """What one stage does, in a few words."""
+    match stage:
+        case Train():
+            tuning = f"LoRA rank {stage.lora.rank}" if stage.tuning == "lora" else "all weights"
+            rate = f"lr {stage.lr:g} ({stage.schedule.kind})"
+            return f"{stage.steps} steps of {stage.batch_size} rows, {rate}, {tuning}"
+        case Mine():
+            return f"{stage.top_k} nearest documents of each query"
+        case Select():
+            ranks = f"ranks {stage.first_rank} to {stage.last_rank}"
+            return f"{stage.num_negatives} negatives a row, {ranks}, {stage.rule.kind}"
+        case Export():
+            return stage.precision + (f", {stage.attention} attention" if stage.attention else "")
+        case Evaluate():
+            return f"on {', '.join(stage.data + stage.in_domain_data)}"
+    return "not built yet" if stage.kind != "soup" else "uniform average"
+
+
+def objective_lines(run: Run) -> list[str]:
+    """The formula of each distinct objective, with the stages that minimise it."""
+    stages: dict[str, list[str]] = {}
+    for stage in run.stages:
+        if isinstance(stage, Train):
+            stages.setdefault(objective_formula(stage.objective), []).append(stage.name)
+    return [f"{', '.join(names)}: {formula}" for formula, names in stages.items()]
+
+
+def objective_formula(objective: Objective) -> str:
+    """The objective as a formula: `L = 1 · InfoNCE(τ=0.03; …) over dims {576: 1, 256: 0.3}`."""
+    terms = " + ".join(f"{term.weight:g} · {term_formula(term)}" for term in objective.terms)
+    several = f"({terms})" if objective.matryoshka and len(objective.terms) > 1 else terms
+    return f"L = {several}{dims_formula(objective.matryoshka)}"
+
+
+def term_formula(term: InfoNCE) -> str:
+    """InfoNCE with its temperature and the candidates it compares."""
+    compared = {
+        "in-batch positives": term.in_batch_positives,
+        "own negatives": term.own_negatives,
+        "in-batch negatives": term.in_batch_negatives,
+    }
+    against = ", ".join(name for name, used in compared.items() if used) or "nothing else"
+    hidden = "; same text hidden" if term.mask_same_text else ""
+    return f"InfoNCE(τ={term.temperature:g}; {against}{hidden})"
+
+
+def dims_formula(matryoshka: Matryoshka | None) -> str:
+    """The dims trained and their weights; empty where only the full vector is."""
+    if matryoshka is None:
+        return ""
+    weights = matryoshka.weights or (1.0,) * len(matryoshka.dims)
+    total = sum(weights) if matryoshka.normalize_weights else 1.0
+    pairs = (f"{dim}: {weight / total:g}" for dim, weight in zip(matryoshka.dims, weights, strict=True))
+    return f" over dims {{{', '.join(pairs)}}}"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Rows under a header, columns aligned; empty where there are no rows."""
+    lines = [tuple(row) for row in rows]
+    if not lines:
+        return ""
+    lines.insert(0, tuple(header))
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
