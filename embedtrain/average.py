@@ -82,7 +82,7 @@ def tensors_in_memory(tensors: Mapping[str, Tensor], origin: str) -> Tensors:
 
 
 def open_tensors(path: Path, stack: ExitStack) -> Tensors:
-    """Tensors of a safetensors file, or of all of them in a folder, mapped from the disk until `stack` closes."""
+    """Tensors of a safetensors file, or of all in a folder, mapped from the disk until `stack` closes."""
     files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
     if not files or not all(file.is_file() for file in files):
         raise UserError(f"{path}: no safetensors file there")
@@ -183,7 +183,7 @@ def safetensors_header(tensors: Tensors) -> bytes:
 
 
 def write_sharded(folder: Path, tensors: Tensors, max_bytes: int) -> list[str]:
-    """`model.safetensors`, or several files with an index where it would be above `max_bytes`; their names."""
+    """`model.safetensors`, or several files with an index where it would exceed `max_bytes`; their names."""
     groups = split_by_bytes(tensors, max_bytes)
     if len(groups) == 1:
         write_tensors(folder / "model.safetensors", tensors)

@@ -67,7 +67,8 @@ def test_sum_is_made_in_float64() -> None:
     naive = (values[0] + values[1] + values[2]) / 3
     soup = average([tensors_in_memory({"w": v}, str(i)) for i, v in enumerate(values)]).read("w")
     assert naive.item() != pytest.approx(1 / 3)  # the premise: float32 loses the one
-    assert soup.item() == pytest.approx(1 / 3) and soup.dtype == torch.float32
+    assert soup.item() == pytest.approx(1 / 3)
+    assert soup.dtype == torch.float32
 
 
 def test_one_tensor_is_read_at_a_time(tmp_path: Path) -> None:
@@ -107,7 +108,7 @@ def test_differing_dtypes_are_refused() -> None:
 
 def test_differing_integers_are_refused() -> None:
     pair = [tensors_in_memory({"ids": torch.tensor([i])}, f"m{i}") for i in range(2)]
-    with pytest.raises(UserError, match="'ids' is torch.int64 and differs between m0 and m1"):
+    with pytest.raises(UserError, match=r"'ids' is torch\.int64 and differs between m0 and m1"):
         average(pair).read("ids")
 
 

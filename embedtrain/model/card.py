@@ -140,8 +140,8 @@ def servers(encoder: Encoder) -> str:
     )
     if not encoder.spec.pool_instruction:
         text += (
-            " Prompt tokens are left out of the pool here, which only sentence-transformers honours: other servers "
-            "give different vectors wherever there is a prompt."
+            " Prompt tokens are left out of the pool here, which only sentence-transformers honours: other "
+            "servers give different vectors wherever there is a prompt."
         )
     return text
 

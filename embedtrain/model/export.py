@@ -83,7 +83,7 @@ def all_prompts(encoder: Encoder, instructions: Mapping[str, str]) -> dict[str, 
 
 
 def exported_view(encoder: Encoder) -> Encoder:
-    """The encoder as the folder will hold it: a suffix of special tokens moves from the templates to the tokenizer.
+    """The encoder as the folder will hold it: a suffix of special tokens moves to the tokenizer.
 
     There it survives truncation. Raises UserError for any other suffix, because prompts are prefixes.
     """
@@ -97,8 +97,8 @@ def exported_view(encoder: Encoder) -> Encoder:
     if after["query"] != after["document"] or not tokens:
         raise UserError(
             f"text: a sentence-transformers folder holds prefixes only, and the templates end in "
-            f"{after['query']!r} (query) and {after['document']!r} (document); give a fixed prefix, or end both "
-            "sides in the same special token (encoder.append_eos does that)"
+            f"{after['query']!r} (query) and {after['document']!r} (document); give a fixed prefix, or end "
+            "both sides in the same special token (encoder.append_eos does that)"
         )
     tokenizer = Tokenizer.from_str(encoder.tokenizer.to_str())
     for token in tokens:
@@ -121,8 +121,8 @@ def check_exportable(encoder: Encoder) -> None:
     kind = type(encoder.backbone)
     if not kind.__module__.startswith("transformers."):
         raise UserError(
-            f"{encoder.spec.base}: its class {kind.__name__} is code of its own, which an exported folder does "
-            "not carry; only models that transformers knows are exported"
+            f"{encoder.spec.base}: its class {kind.__name__} is code of its own, which an exported folder "
+            "does not carry; only models that transformers knows are exported"
         )
 
 
@@ -145,10 +145,11 @@ def dense_layers(dense: nn.Module | None) -> list[tuple[nn.Linear, nn.Module]]:
     if dense is None:
         return []
     parts = list(dense.children())
-    pairs = list(zip(parts[::2], parts[1::2], strict=True))
-    for linear, activation in pairs:
+    pairs = []
+    for linear, activation in zip(parts[::2], parts[1::2], strict=True):
         if not isinstance(linear, nn.Linear) or isinstance(activation, nn.Linear):
             raise UserError(f"a Dense part must be linear layers, each with an activation; found {parts}")
+        pairs.append((linear, activation))
     return pairs
 
 

@@ -19,6 +19,7 @@ from embedtrain.model.export import exported_view, max_tokens_of
 from embedtrain.model.st import SentenceEmbedder, open_sentence_transformer
 
 PARITY_BOUNDS = {"float32": 1e-6, "bfloat16": 1e-3, "float16": 1e-3}
+SIDES: dict[str, Side] = {"query": "query", "document": "document"}
 SHOWN_CHARS = 80
 TEXTS_PER_PROMPT = 8
 UNUSUAL = (
@@ -41,14 +42,14 @@ class Compared:
     """What was found on one side, or with one named prompt."""
 
     texts: list[str]
-    distances_T: np.ndarray
+    distances: np.ndarray
     num_at_limit: int
     num_empty: int
 
     @property
     def worst(self) -> float:
         """The largest cosine distance; NaN where any is."""
-        return float(np.max(self.distances_T, initial=0.0))
+        return float(np.max(self.distances, initial=0.0))
 
     def facts(self) -> dict[str, Any]:
         """For parity.json."""
@@ -70,16 +71,17 @@ def check_parity(
 ) -> dict[str, Any]:
     """Encode texts by sentence-transformers from `folder` and by `encoder`; the facts for parity.json.
 
-    To each side come a text beyond the limit and some unusual ones. `bound` follows from the folder's precision
-    where it is not given. Raises UserError, with the worst text, where token ids differ at all or vectors by more
-    than the bound.
+    To each side come a text beyond the limit and some unusual ones. `bound` follows from the folder's
+    precision where it is not given. Raises UserError, with the worst text, where token ids differ at all or
+    vectors by more than the bound.
     """
     precision = read_json(folder / "config.json")["dtype"]
     bound = PARITY_BOUNDS[precision] if bound is None else bound
     theirs = open_sentence_transformer(folder, device=str(encoder.device))
     view = exported_view(encoder)
     compared: dict[str, Compared] = {}
-    for side, texts in (("query", texts_query), ("document", texts_document)):
+    sides: dict[Side, Sequence[str]] = {"query": texts_query, "document": texts_document}
+    for side, texts in sides.items():
         chosen = [*texts, longer_than_limit(view, texts), *UNUSUAL]
         check_untouched(encoder, view, chosen, side)
         compared[side] = compare(view, theirs, chosen, side, prompt_name=side)
@@ -160,7 +162,7 @@ def compare(
     vectors_TD = ours.encode(kept, side, instruction=instruction, max_tokens=limit)
     return Compared(
         texts=kept,
-        distances_T=cosine_distances(vectors_TD, encode_named(theirs, kept, prompt_name)),
+        distances=cosine_distances(vectors_TD, encode_named(theirs, kept, prompt_name)),
         num_at_limit=sum(len(ids) == limit for ids, _ in rows),
         num_empty=len(texts) - len(kept),
     )
@@ -168,8 +170,8 @@ def compare(
 
 def encode_named(theirs: SentenceEmbedder, texts: list[str], prompt_name: str) -> np.ndarray:
     """By `encode_query` and `encode_document`, as users call them, or by a named prompt."""
-    if prompt_name == "query" or prompt_name == "document":
-        return theirs.encode(texts, side=prompt_name)
+    if prompt_name in SIDES:
+        return theirs.encode(texts, side=SIDES[prompt_name])
     vectors = theirs.model.encode(
         texts, prompt_name=prompt_name, convert_to_tensor=True, show_progress_bar=False
     )
@@ -189,15 +191,16 @@ def describe_tokens(text: str, side: str, expected: Any, found: Any) -> str:
     (ours, our_start), (theirs, their_start) = expected, found
     if ours == theirs:
         return (
-            f"parity: {side} {shorten(text)}: training pools from token {our_start}, sentence-transformers from "
-            f"token {their_start}: the prompt's last token reaches into the text"
+            f"parity: {side} {shorten(text)}: training pools from token {our_start}, sentence-transformers "
+            f"from token {their_start}: the prompt's last token reaches into the text"
         )
     place = next(
         (i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), min(len(ours), len(theirs))
     )
     return (
-        f"parity: {side} {shorten(text)}: token ids differ from position {place}: training sees {len(ours)} tokens, "
-        f"{ours[place : place + 5]}…, sentence-transformers {len(theirs)} tokens, {theirs[place : place + 5]}…"
+        f"parity: {side} {shorten(text)}: token ids differ from position {place}: training sees "
+        f"{len(ours)} tokens, {ours[place : place + 5]}…, sentence-transformers {len(theirs)} tokens, "
+        f"{theirs[place : place + 5]}…"
     )
 
 
@@ -206,12 +209,12 @@ def refuse_above(bound: float, compared: Mapping[str, Compared], folder: Path) -
     name, worst = max(compared.items(), key=lambda item: np.nan_to_num(item[1].worst, nan=np.inf))
     if worst.worst <= bound:
         return
-    distances = np.nan_to_num(worst.distances_T, nan=np.inf)
+    distances = np.nan_to_num(worst.distances, nan=np.inf)
     place = int(distances.argmax())
     raise UserError(
-        f"parity: {folder} does not give the vectors that were trained: cosine distance {distances[place]:.3g} is "
-        f"above {bound:g} ({name}, {int((distances > bound).sum())} of {len(distances)} texts); worst: "
-        f"{shorten(worst.texts[place])}"
+        f"parity: {folder} does not give the vectors that were trained: cosine distance "
+        f"{distances[place]:.3g} is above {bound:g} ({name}, {int((distances > bound).sum())} of "
+        f"{len(distances)} texts); worst: {shorten(worst.texts[place])}"
     )
 
 

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
-import transformers.utils.logging as transformers_logging
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 
 from embedtrain.artifacts import read_json
 from embedtrain.config.errors import UserError
+from embedtrain.model.load import quiet
+from embedtrain.model.source import resolve_model
 
 Side = Literal["query", "document", ""]
 BATCH_SIZE = 32
@@ -63,11 +64,11 @@ def open_sentence_transformer(
     """Open a folder, hub id or `pip:` package of a sentence-transformers model.
 
     Reads safetensors only and runs no code from the folder. The chat template is removed:
-    sentence-transformers 6 would wrap every text in it. `max_tokens` can shorten the model's limit, never raise it.
+    sentence-transformers 6 would wrap every text in it. `max_tokens` can only shorten the model's limit.
     """
     folder = find_folder(path)
     check_folder(folder)
-    with quiet_transformers():
+    with quiet_sentence_transformers():
         model = SentenceTransformer(
             str(folder), device=device, local_files_only=True, model_kwargs={"use_safetensors": True}
         )
@@ -82,15 +83,11 @@ def open_sentence_transformer(
 
 def find_folder(path: str | Path) -> Path:
     """The local folder, fetched first where `path` names a hub id or a package."""
-    if Path(path).is_dir():
-        return Path(path)
-    from embedtrain.model.source import resolve_model
-
-    return resolve_model(str(path)).path
+    return Path(path) if Path(path).is_dir() else resolve_model(str(path)).path
 
 
 def check_folder(folder: Path) -> None:
-    """Raise UserError where the folder is no sentence-transformers model, or holds pickles or its own code."""
+    """Raise UserError where the folder is no sentence-transformers model, or holds pickles or code."""
     if not (folder / "modules.json").is_file():
         raise UserError(
             f"{folder}: no modules.json, so this is not a sentence-transformers folder; "
@@ -127,19 +124,13 @@ def remove_chat_template(model: SentenceTransformer) -> None:
 
 
 @contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Silence loading bars and warnings of transformers and sentence-transformers; errors still raise."""
-    verbosity = transformers_logging.get_verbosity()
-    bars = transformers_logging.is_progress_bar_enabled()
-    sentence_logger = logging.getLogger("sentence_transformers")
-    sentence_level = sentence_logger.level
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    sentence_logger.setLevel(logging.ERROR)
+def quiet_sentence_transformers() -> Iterator[None]:
+    """Silence loading bars and warnings while a model is read; errors still raise."""
+    logger = logging.getLogger("sentence_transformers")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
-        yield
+        with quiet():
+            yield
     finally:
-        transformers_logging.set_verbosity(verbosity)
-        sentence_logger.setLevel(sentence_level)
-        if bars:
-            transformers_logging.enable_progress_bar()
+        logger.setLevel(level)

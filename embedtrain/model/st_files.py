@@ -76,7 +76,7 @@ def tokenizer_config(encoder: Encoder, max_tokens: int) -> tuple[dict[str, Any],
 def token_roles(tokenizer: Tokenizer, config: PretrainedConfig) -> dict[str, str]:
     """Which special token plays which part; a padding token is always named, or batches could not be made.
 
-    Only added tokens get a role: naming any other would make an added token of it and change how texts are cut.
+    Only added tokens get a role: naming any other would make an added token of it and change tokenisation.
     """
     added = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
     ends = tokenizer.encode("").tokens
