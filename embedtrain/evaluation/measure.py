@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,6 +31,32 @@ NUM_CANDIDATES = 200  # ranked again as trec_eval does, so that ties at the hund
 BM25 = "BM25"
 
 Figures = dict[str, Figure]
+
+
+@dataclass
+class Remembering:
+    """An embedder that keeps its vectors, so that tables, examples and maps encode every text once."""
+
+    embedder: Embedder
+    kept: dict[tuple[Side, bool, str], np.ndarray] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The embedder's."""
+        return self.embedder.name
+
+    @property
+    def dim(self) -> int:
+        """The embedder's."""
+        return self.embedder.dim
+
+    def encode(self, texts: Sequence[str], *, side: Side, normalize: bool = True) -> np.ndarray:
+        """Vectors of the texts; only new ones are encoded."""
+        new = list(dict.fromkeys(text for text in texts if (side, normalize, text) not in self.kept))
+        if new:
+            vectors = self.embedder.encode(new, side=side, normalize=normalize)
+            self.kept.update(((side, normalize, t), v) for t, v in zip(new, vectors, strict=True))
+        return np.array([self.kept[side, normalize, text] for text in texts])
 
 
 def measure(embedder: Embedder, task: Task, name: str | None = None) -> Result:
