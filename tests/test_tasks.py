@@ -1,9 +1,8 @@
-"""Test data on disk to tasks, exact messages for what is broken, and fixed subsets."""
+"""Test data on disk to tasks, and exact messages for what is broken."""
 
 import gzip
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from embedtrain.evaluation.tasks import (
     PairClassification,
     Retrieval,
     Similarity,
-    Task,
 )
 
 
@@ -42,11 +40,6 @@ def write_beir(
     (folder / "qrels").mkdir(exist_ok=True)
     (folder / "qrels" / "test.tsv").write_text(qrels)
     return folder
-
-
-def words(texts: Sequence[str]) -> list[int]:
-    """Words of each text, standing for tokens."""
-    return [len(text.split()) for text in texts]
 
 
 # what is recognised
@@ -286,114 +279,3 @@ def test_one_split_in_two_files(tmp_path: Path) -> None:
         find_tasks(tmp_path)
     first, second = tmp_path / "a-test.jsonl", tmp_path / "a_test.jsonl"
     assert str(error.value) == f"{second}: the same task and split as {first}; rename one of the files"
-
-
-# subsets
-
-
-def retrieval(num: int) -> Retrieval:
-    """`num` queries with a document each, 10 words a document, and as many other documents."""
-    names = tuple(f"d{i}" for i in range(2 * num))
-    return Retrieval(
-        name="r",
-        query_ids=tuple(f"q{i}" for i in range(num)),
-        queries=tuple(f"query {i}" for i in range(num)),
-        document_ids=names,
-        documents=tuple(f"{name} " * 10 for name in names),
-        judged={f"q{i}": {f"d{i}": 1} for i in range(num)},
-    )
-
-
-def pairs(num: int) -> Similarity:
-    """`num` pairs of 4 words."""
-    numbers = range(num)
-    return Similarity(
-        name="s",
-        first=tuple(f"first {i}" for i in numbers),
-        second=tuple(f"second {i}" for i in numbers),
-        scores=tuple(float(i) for i in numbers),
-    )
-
-
-def classes(num: int) -> Classification:
-    """`num` texts of 3 words to learn from and as many to test on, in 5 classes of unlike sizes."""
-    labels = tuple(f"c{min(i % 8, 4)}" for i in range(num))
-    return Classification(
-        name="c",
-        train_texts=tuple(f"train text {i}" for i in range(num)),
-        train_labels=labels,
-        test_texts=tuple(f"test text {i}" for i in range(num)),
-        test_labels=labels,
-    )
-
-
-def groups(num: int) -> Clustering:
-    """`num` texts of 4 words in 3 groups."""
-    texts, labels = tuple(f"a longer text {i}" for i in range(num)), tuple(i % 3 for i in range(num))
-    return Clustering(name="g", texts=texts, labels=labels)
-
-
-def texts_of(task: Task) -> list[str]:
-    """All texts of a task."""
-    values = [getattr(task, name) for name in task.__dataclass_fields__]
-    columns = [value for value in values if isinstance(value, tuple) and isinstance(value[0], str)]
-    ids_and_labels = ("query_ids", "document_ids", "train_labels", "test_labels")
-    skipped = [getattr(task, name, None) for name in ids_and_labels]
-    return [text for column in columns if column not in skipped for text in column]
-
-
-@pytest.mark.parametrize(
-    "task", [retrieval(100), pairs(100), classes(100), groups(100)], ids=lambda t: t.kind
-)
-def test_subset(task: Task) -> None:
-    small = task.subset(200, words)
-    used = sum(words(texts_of(small)))
-    assert 150 <= used <= 200
-    assert small.full_sizes == task.sizes
-    assert small == task.subset(200, words), "the same each time"
-    assert set(texts_of(small)) < set(texts_of(task))
-    assert task.subset(100_000, words) is task, "what fits stays whole"
-    assert small.subset(100, words).full_sizes == task.sizes, "named by what it was cut from first"
-
-
-def test_subset_keeps_rows_together() -> None:
-    small = pairs(100).subset(200, words)
-    for first, second, score in zip(small.first, small.second, small.scores, strict=True):
-        assert (first, second) == (f"first {int(score)}", f"second {int(score)}")
-
-
-def test_subset_of_retrieval_keeps_judged_documents_and_adds_others() -> None:
-    small = retrieval(100).subset(400, words)
-    judged = {name for query in small.query_ids for name in small.judged[query]}
-    assert judged <= set(small.document_ids)
-    assert len(small.queries) == 25  # 300 words of queries with their documents
-    assert len(small.documents) == 35  # and 100 words of others
-    assert dict(zip(small.document_ids, small.documents, strict=True))[
-        "d0" if "d0" in judged else min(judged)
-    ]
-
-
-def test_subset_of_classes_is_balanced() -> None:
-    small = classes(100).subset(200, words)
-    counts = [small.train_labels.count(label) for label in set(small.train_labels)]
-    assert len(counts) == 5
-    assert max(counts) - min(counts) <= 1
-    assert set(small.test_labels) <= set(small.train_labels)
-
-
-def test_larger_subset_holds_the_smaller() -> None:
-    small, large = pairs(100).subset(100, words), pairs(100).subset(200, words)
-    assert set(small.first) < set(large.first)
-
-
-def test_subset_does_not_depend_on_the_order_of_the_file() -> None:
-    task = pairs(100)
-    turned = replace(task, first=task.first[::-1], second=task.second[::-1], scores=task.scores[::-1])
-    assert set(task.subset(200, words).first) == set(turned.subset(200, words).first)
-
-
-@pytest.mark.parametrize("task", [retrieval(9), pairs(9), classes(9), groups(9)], ids=lambda t: t.kind)
-def test_too_few_tokens(task: Task) -> None:
-    with pytest.raises(UserError) as error:
-        task.subset(5, words)
-    assert str(error.value).startswith(f"task '{task.name}': 5 tokens hold ")

@@ -39,12 +39,17 @@ class Retrieval:
         """Counts of what is measured."""
         return {"queries": len(self.queries), "documents": len(self.documents)}
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All texts."""
+        return self.queries + self.documents
+
     def subset(self, max_tokens: int, count_tokens: CountTokens) -> "Retrieval":
         """Some queries, all documents judged for them, and a sample of the others."""
-        query_costs, document_costs = count_tokens(self.queries), count_tokens(self.documents)
-        if sum(query_costs) + sum(document_costs) <= max_tokens:
+        if sum(count_tokens(self.texts)) <= max_tokens:
             return self
-        costs = dict(zip(self.document_ids, document_costs, strict=True))
+        costs = dict(zip(self.document_ids, count_tokens(self.documents), strict=True))
+        query_costs = count_tokens(self.queries)
         queries, kept = take_judged(self.query_ids, query_costs, costs, self.judged, max_tokens)
         refuse_few(self.name, queries, max_tokens)
         documents = [i for i, name in enumerate(self.document_ids) if name in kept]
@@ -71,6 +76,11 @@ class Pairs:
     def sizes(self) -> Sizes:
         """Counts of what is measured."""
         return {"pairs": len(self.first)}
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All texts."""
+        return self.first + self.second
 
     def subset(self, max_tokens: int, count_tokens: CountTokens) -> Self:
         """A sample of the pairs."""
@@ -142,9 +152,14 @@ class Classification:
         labels = len(set(self.train_labels))
         return {"train": len(self.train_texts), "test": len(self.test_texts), "labels": labels}
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All texts."""
+        return self.train_texts + self.test_texts
+
     def subset(self, max_tokens: int, count_tokens: CountTokens) -> "Classification":
         """Half of the tokens for training texts, the same number of each label; half for test texts."""
-        if sum(count_tokens(self.train_texts)) + sum(count_tokens(self.test_texts)) <= max_tokens:
+        if sum(count_tokens(self.texts)) <= max_tokens:
             return self
         train = take_by_label(self.train_texts, self.train_labels, max_tokens // 2, count_tokens)
         test = take_rows((self.test_texts,), max_tokens // 2, count_tokens)
@@ -190,6 +205,17 @@ class Clustering:
 
 
 Task = Retrieval | Similarity | PairClassification | Bitext | Classification | Clustering
+
+
+def cut_tasks(tasks: Sequence[Task], max_tokens: int, count_tokens: CountTokens) -> list[Task]:
+    """Tasks of at most `max_tokens` in all: equal shares; what a small task leaves goes to larger ones."""
+    totals = [sum(count_tokens(task.texts)) for task in tasks]
+    cut = {}
+    for number, position in enumerate(sorted(range(len(tasks)), key=totals.__getitem__)):
+        share = max_tokens // (len(tasks) - number)
+        cut[position] = tasks[position].subset(share, count_tokens)
+        max_tokens -= min(share, totals[position])
+    return [cut[position] for position in range(len(tasks))]
 
 
 def take(values: Sequence[T], rows: Iterable[int]) -> tuple[T, ...]:
