@@ -109,7 +109,7 @@ def retrieve(
     rankings = search_chunks(
         queries, documents, tally.top_k, query_chunk=QUERY_CHUNK, device=retriever.device
     )
-    with progress(f"{name}: search", total=len(rows), unit="query") as bar:
+    with progress(f"{name}: search", total=len(rows), unit="row") as bar:
         for ids_QK, score_QK in rankings:
             part = slice(done, done + len(ids_QK))
             scores = _positive_scores(queries[part], documents, positives[part])

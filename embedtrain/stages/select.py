@@ -41,7 +41,7 @@ def run_stage(context: StageContext) -> dict[str, object]:
         judged = judge_source(context, stage, folder, name)
         path = context.folder / "rows" / f"{name}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_rows(path, selected_rows(judged, stage))
+        write_rows(path, selected_rows(name, judged, stage))
         reasons[name] = {
             "candidates": dict(count_reasons(judged.reason_QK, stage.rule)),
             "rows": dict(count_rows(judged.reason_QK, judged.candidates, stage)),
@@ -57,14 +57,12 @@ def check_ranks(context: StageContext, stage: Select) -> None:
     """Refuse ranks that the mine stage did not keep."""
     mine = find_stage(context.run, stage.candidates)
     assert isinstance(mine, Mine)
-    for key in ("first_rank", "require_positive_in_top"):
-        value = {"first_rank": stage.first_rank, "require_positive_in_top": stage.require_positive_in_top}[
-            key
-        ]
+    asked = {"first_rank": stage.first_rank, "require_positive_in_top": stage.require_positive_in_top}
+    for key, value in asked.items():
         if value is not None and value > mine.top_k:
             raise UserError(
-                f"stage '{stage.name}' > {key}: {value}, but stage '{mine.name}' keeps {mine.top_k} candidates "
-                "a row; lower it, or raise top_k there"
+                f"stage '{stage.name}' > {key}: {value}, but stage '{mine.name}' keeps {mine.top_k} "
+                "candidates a row; lower it, or raise top_k there"
             )
 
 
@@ -104,9 +102,9 @@ def gather_candidates(
     )
 
 
-def selected_rows(judged: Judged, stage: Select) -> list[Row]:
+def selected_rows(name: str, judged: Judged, stage: Select) -> list[Row]:
     """The rows that stay, with their kept candidates as negatives, hardest first, and all scores."""
-    selected = []
+    selected: list[Row] = []
     for number in np.flatnonzero(consistent(judged.mined.positive_rank_Q, stage)):
         kept = judged.reason_QK[number] == Reason.KEPT
         selected.append(
@@ -116,6 +114,11 @@ def selected_rows(judged: Judged, stage: Select) -> list[Row]:
                 negatives=tuple(judged.texts[id] for id in judged.mined.ids_QK[number][kept]),
                 negative_scores=tuple(judged.mined.score_QK[number][kept].tolist()),
             )
+        )
+    if not selected:
+        raise UserError(
+            f"stage '{stage.name}' > require_positive_in_top: {stage.require_positive_in_top} drops all "
+            f"{len(judged.rows)} rows of source '{name}'; raise it, or mine with a better model"
         )
     return selected
 
