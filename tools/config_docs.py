@@ -38,13 +38,13 @@ embedtrain run my.yaml --machine configs/machines/gpu.yaml
 - YAML 1.2: `2e-4` is a number, `no` is text, `true` and `false` are the only truth values.
 - Paths are relative to the folder that the command is run in.
 - `--set stages.finetune.lr=1e-5` replaces one value, through the same checks. Stages and sources go by name,
-  other lists by index: `--set stages.finetune.objective.terms[0].temperature=0.02`. The value is read as YAML.
+  other lists by index: `--set stages.finetune.objective.terms[0].temperature=0.02`. Values are read as YAML.
 - A stage refers by name to stages above it: `from: pretrain`. `base` is the run's base model.
 - All faults are shown at once, each with its place, and the exit code is 2:
 
 ```text
-a.yaml: stages 'finetune' > objective.terms[0] (infonce) > temprature: unknown key; did you mean 'temperature'?
-a.yaml: stages 'finetune' > lr: found 'fast' (text), expected a number
+a.yaml: stages 'final' > objective.terms[0] (infonce) > temprature: unknown key; did you mean 'temperature'?
+a.yaml: stages 'final' > lr: found 'fast' (text), expected a number
 ```
 """
 NOT_BUILT_NOTE = """\

@@ -24,9 +24,9 @@ EXPECTED = {
     "tuple_type": "a list",
 }
 LIMITS = {
-    "greater_than": ("above", "gt"),
+    "greater_than": ("more than", "gt"),
     "greater_than_equal": ("at least", "ge"),
-    "less_than": ("below", "lt"),
+    "less_than": ("less than", "lt"),
     "less_than_equal": ("at most", "le"),
 }
 
@@ -150,13 +150,13 @@ def place(location: Sequence[str | int], data: object) -> str:
     text = ""
     for depth, part in enumerate(location):
         data = child(data, part)
-        if depth == 1 and location[0] == "stages" and isinstance(data, Mapping) and "name" in data:
-            text += f" {data['name']!r} > "
+        name, kind = (data.get("name"), data.get("kind")) if isinstance(data, Mapping) else (None, None)
+        if depth == 1 and location[0] == "stages" and isinstance(name, str):
+            text += f" {name!r} > "
         elif depth == 1 and location[0] == "sources":
             text += f" {part!r} > "
         elif isinstance(part, int):
-            tagged = depth > 1 and isinstance(data, Mapping) and "kind" in data
-            text += f"[{part}] ({data['kind']}) > " if tagged else f"[{part}]"  # type: ignore[index]
+            text += f"[{part}] ({kind}) > " if depth > 1 and isinstance(kind, str) else f"[{part}]"
         else:
             text += part if not text or text.endswith("> ") else f".{part}"
     return text.removesuffix(" > ")

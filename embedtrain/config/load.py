@@ -120,7 +120,7 @@ def without(data: dict[str, Any], wrong: Sequence[Fault], schema: type[Config]) 
 def drop(data: Any, location: Location) -> None:
     """Take the value at a location out of its section."""
     section = below(data, location[:-1])
-    if isinstance(section, dict):
+    if location and isinstance(section, dict):
         section.pop(location[-1], None)
 
 

@@ -23,9 +23,7 @@ class Matryoshka(Strict):
         if sorted(set(self.dims), reverse=True) != list(self.dims):
             raise ValueError(f"dims {list(self.dims)}: name each dim once, the largest first")
         if self.weights is not None and len(self.weights) != len(self.dims):
-            raise ValueError(
-                f"weights has {len(self.weights)} values and dims has {len(self.dims)}; give one weight a dim"
-            )
+            raise ValueError(f"{len(self.dims)} dims and {len(self.weights)} weights; give one weight a dim")
         return self
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from embedtrain.config.errors import UserError, nearest
+from embedtrain.config.errors import UserError, found, nearest
 from embedtrain.config.faults import Location
 from embedtrain.config.reader import read_value
 
@@ -49,8 +49,7 @@ def index_of(here: Any, part: str | int, override: str) -> str | int:
         return part
     if isinstance(here, list):
         return named(here, part, override)
-    inner = "name" if isinstance(part, str) else "index"
-    raise UserError(f"--set {override}: nothing is below that value, so there is no {inner} {part!r}")
+    raise UserError(f"--set {override}: {part!r} would stand below a single value, {found(here)}")
 
 
 def named(items: list[Any], part: str | int, override: str) -> int:
