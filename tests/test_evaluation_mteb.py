@@ -197,10 +197,29 @@ def test_retrieval_with_grades_and_equal_documents() -> None:
         documents=documents,
         judged=judged,
     )
+    check_retrieval(task)
+
+
+def test_more_equal_documents_than_are_ranked() -> None:
+    """Which 100 of 300 equal documents are found is settled by their ids alone."""
+    names = tuple(f"d{i}" for i in range(300))
+    task = Retrieval(
+        name="equal",
+        query_ids=("q",),
+        queries=("wing",),
+        document_ids=names,
+        documents=("wing",) * 290 + ("wing flow",) * 10,
+        judged={"q": dict.fromkeys(names[4::10], 1)},
+    )
+    check_retrieval(task)
+
+
+def check_retrieval(task: Retrieval) -> None:
+    """Our figures are mteb's."""
     split = {
-        "queries": datasets.Dataset.from_dict({"id": list(task.query_ids), "text": queries}),
-        "corpus": datasets.Dataset.from_dict({"id": list(task.document_ids), "text": documents}),
-        "relevant_docs": judged,
+        "queries": datasets.Dataset.from_dict({"id": list(task.query_ids), "text": task.queries}),
+        "corpus": datasets.Dataset.from_dict({"id": list(task.document_ids), "text": task.documents}),
+        "relevant_docs": task.judged,
         "top_ranked": None,
     }
     theirs = mteb_scores(AbsTaskRetrieval, "Retrieval", "ndcg_at_10", {"default": {"test": split}})

@@ -1,6 +1,6 @@
 """What each kind of task reports: mteb 2.26's definitions, in plain numpy. Values lie between 0 and 1.
 
-Dimensions: Q queries, N texts or pairs, T test examples, E experiments, D dims of a vector.
+Dimensions: T texts or pairs, E experiments, D dims of a vector.
 """
 
 import math
@@ -74,9 +74,9 @@ def retrieval_values(
 # similarity of pairs
 
 
-def paired_cosines(first_ND: np.ndarray, second_ND: np.ndarray) -> np.ndarray:
+def paired_cosines(first_TD: np.ndarray, second_TD: np.ndarray) -> np.ndarray:
     """Cosine of each pair."""
-    return 1.0 - paired_cosine_distances(first_ND, second_ND)
+    return 1.0 - paired_cosine_distances(first_TD, second_TD)
 
 
 def spearman(scores: Sequence[float], cosines: np.ndarray) -> float:
@@ -84,11 +84,11 @@ def spearman(scores: Sequence[float], cosines: np.ndarray) -> float:
     return float(spearmanr(scores, cosines)[0])
 
 
-def pair_scores(first_ND: np.ndarray, second_ND: np.ndarray) -> dict[str, np.ndarray]:
+def pair_scores(first_TD: np.ndarray, second_TD: np.ndarray) -> dict[str, np.ndarray]:
     """Similarities that mteb takes the best of; on unit vectors its dot and Euclidean rank as the cosine."""
     return {
-        "cosine": paired_cosines(first_ND, second_ND),
-        "manhattan": -paired_manhattan_distances(first_ND, second_ND),
+        "cosine": paired_cosines(first_TD, second_TD),
+        "manhattan": -paired_manhattan_distances(first_TD, second_TD),
     }
 
 
@@ -129,12 +129,12 @@ def first_of_each(labels: Labels, order: Sequence[int], num: int) -> list[int]:
     return rows
 
 
-def classify(train_ND: np.ndarray, train_labels: Labels, test_TD: np.ndarray, seed: int = SEED) -> np.ndarray:
+def classify(train_TD: np.ndarray, train_labels: Labels, test_TD: np.ndarray, seed: int = SEED) -> np.ndarray:
     """Labels of the test vectors by a logistic regression of at most 100 iterations."""
     classifier = LogisticRegression(max_iter=100, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        classifier.fit(train_ND, train_labels)
+        classifier.fit(train_TD, train_labels)
     return classifier.predict(test_TD)
 
 
@@ -150,7 +150,7 @@ def classification_values(gold: Labels, predicted_ET: Sequence[Labels]) -> dict[
 
 
 def v_measures(
-    vectors_ND: np.ndarray,
+    vectors_TD: np.ndarray,
     labels: Labels,
     sample_size: int = CLUSTERED_SAMPLE,
     num_experiments: int = NUM_EXPERIMENTS,
@@ -165,17 +165,17 @@ def v_measures(
     values = []
     for _ in range(num_experiments):
         rows = generator.choices(range(len(gold)), k=sample_size)
-        values.append(v_measure_score(gold[rows], kmeans.fit_predict(vectors_ND[rows])))
+        values.append(v_measure_score(gold[rows], kmeans.fit_predict(vectors_TD[rows])))
     return np.array(values)
 
 
 # bitext
 
 
-def bitext_values(nearest_N: Labels) -> dict[str, float]:
+def bitext_values(nearest_T: Labels) -> dict[str, float]:
     """F1 (weighted over sentences) and accuracy; sentence i is right where its nearest translation is i."""
-    gold = np.arange(len(nearest_N))
+    gold = np.arange(len(nearest_T))
     return {
-        "f1": float(f1_score(gold, nearest_N, average="weighted", zero_division=0)),
-        "accuracy": float(accuracy_score(gold, nearest_N)),
+        "f1": float(f1_score(gold, nearest_T, average="weighted", zero_division=0)),
+        "accuracy": float(accuracy_score(gold, nearest_T)),
     }

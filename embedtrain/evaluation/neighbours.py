@@ -122,9 +122,9 @@ def frequent(labels: Sequence[str]) -> list[str]:
     return [label if label in kept else OTHER for label in labels]
 
 
-def plane(vectors_ND: np.ndarray) -> np.ndarray:
-    """Coordinates (N, 2) on the two principal directions, each with its largest part positive."""
-    centered = vectors_ND.astype(np.float64) - vectors_ND.mean(axis=0, dtype=np.float64)
+def plane(vectors_TD: np.ndarray) -> np.ndarray:
+    """Coordinates (T, 2) on the two principal directions, each with its largest part positive."""
+    centered = vectors_TD.astype(np.float64) - vectors_TD.mean(axis=0, dtype=np.float64)
     directions = np.linalg.svd(centered, full_matrices=False)[2][:2]
     largest = np.abs(directions).argmax(axis=1)[:, None]
     return centered @ (directions * np.sign(np.take_along_axis(directions, largest, axis=1))).T
