@@ -306,6 +306,23 @@ def test_a_source_that_loses_all_rows_is_an_error(tmp_path: Path) -> None:
     )
 
 
+def test_a_poor_yield_is_said(tmp_path: Path, rows: dict[str, list[Row]], capsys) -> None:
+    chosen = {"rule": {"kind": "absolute", "ceiling": -0.9}}
+    run = make_run(tmp_path, {"one": {}}, {"top_k": 10}, chosen)
+    mine_with_words(run, tmp_path)
+    facts = select.run_stage(context_of(run, "chosen", tmp_path))
+    counts = facts["sources"]["one"]["candidates"]
+    assert counts["kept"] == 0
+    assert (
+        "source 'one': 40 of 40 rows got no negative; the rule absolute refused "
+        f"{counts['absolute'] / 400:.0%} of their candidates. An untrained model scores all texts alike: "
+        "mine with a trained stage, raise top_k, or loosen the rule"
+    ) in capsys.readouterr().out
+    generous = make_run(tmp_path, {"one": {}}, {"top_k": 10}, {"rule": {"kind": "naive"}})
+    select.run_stage(context_of(generous, "chosen", tmp_path))
+    assert "got no negative" not in capsys.readouterr().out
+
+
 def test_rows_that_shrank_since_are_refused(tmp_path: Path, rows: dict[str, list[Row]]) -> None:
     run = make_run(tmp_path, {"one": {}}, {}, {})
     mine_with_words(run, tmp_path)

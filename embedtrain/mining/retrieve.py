@@ -74,7 +74,7 @@ class Tally:
     def facts(self) -> dict[str, object]:
         """Seconds, and the share of rows whose positive is among the first 1, 10 and 50."""
         ranks = np.array(self.ranks)
-        shares = {
+        shares: dict[str, object] = {
             f"positive_in_top_{top}": round(float(((ranks > 0) & (ranks <= top)).mean()), 4)
             for top in (1, 10, 50)
             if top <= self.top_k and len(ranks)

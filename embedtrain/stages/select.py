@@ -50,6 +50,9 @@ def run_stage(context: StageContext) -> dict[str, object]:
     write_json(context.folder / "reasons.json", reasons)
     write_atomic(context.folder / "examples.md", "\n".join(examples))
     print_reasons(reasons)
+    for name, counts in reasons.items():
+        if advice := poor_yield(name, counts, stage):
+            print(advice)
     return {"sources": reasons}
 
 
@@ -121,6 +124,21 @@ def selected_rows(name: str, judged: Judged, stage: Select) -> list[Row]:
             f"{len(judged.rows)} rows of source '{name}'; raise it, or mine with a better model"
         )
     return selected
+
+
+def poor_yield(name: str, counts: Mapping[str, Mapping[str, int]], stage: Select) -> str | None:
+    """What to do where most rows of a source got no negative; None where they did."""
+    rows, candidates = counts["rows"], counts["candidates"]
+    stay = sum(rows.values()) - rows["dropped"]
+    if rows["without_negatives"] * 2 <= stay:
+        return None
+    judged = sum(candidates.values()) - candidates["row_dropped"]
+    refused = candidates[stage.rule.kind]
+    return (
+        f"source '{name}': {rows['without_negatives']:,} of {stay:,} rows got no negative; the rule "
+        f"{stage.rule.kind} refused {refused / max(judged, 1):.0%} of their candidates. An untrained model "
+        "scores all texts alike: mine with a trained stage, raise top_k, or loosen the rule"
+    )
 
 
 def print_reasons(reasons: Mapping[str, Mapping[str, Mapping[str, int]]]) -> None:
