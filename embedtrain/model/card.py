@@ -113,13 +113,7 @@ Needs `transformers >= 5.2`: older ones ignore the attention switch of this fold
 def sources_section(facts: Facts) -> str:
     """What it was trained on."""
     rows = [
-        (
-            name,
-            str(s.get("num_rows", "")),
-            str(s.get("weight", "")),
-            s.get("licence", ""),
-            s.get("instruction", ""),
-        )
+        (name, s.get("num_rows"), s.get("weight"), s.get("licence"), s.get("instruction"))
         for name, s in facts.get("sources", {}).items()
     ]
     table = markdown_table(("source", "rows", "weight", "licence", "instruction"), rows)

@@ -44,7 +44,7 @@ class Compared:
     texts: list[str]
     distances: np.ndarray
     num_at_limit: int
-    num_empty: int
+    num_unpooled: int
 
     @property
     def worst(self) -> float:
@@ -56,7 +56,7 @@ class Compared:
         return {
             "num_texts": len(self.texts),
             "num_at_limit": self.num_at_limit,
-            "num_without_tokens": self.num_empty,
+            "num_without_pooled_tokens": self.num_unpooled,
             "max_cosine_distance": self.worst,
         }
 
@@ -71,12 +71,13 @@ def check_parity(
 ) -> dict[str, Any]:
     """Encode texts by sentence-transformers from `folder` and by `encoder`; the facts for parity.json.
 
-    To each side come a text beyond the limit and some unusual ones. `bound` follows from the folder's
-    precision where it is not given. Raises UserError, with the worst text, where token ids differ at all or
+    To each side come a text beyond the limit and some unusual ones. `bound` follows from the less
+    exact of both precisions where it is not given. Raises UserError, with the worst text, where token ids differ at all or
     vectors by more than the bound.
     """
     precision = read_json(folder / "config.json")["dtype"]
-    bound = PARITY_BOUNDS[precision] if bound is None else bound
+    if bound is None:
+        bound = max(PARITY_BOUNDS[precision], PARITY_BOUNDS[encoder.spec.precision])
     theirs = open_sentence_transformer(folder, device=str(encoder.device))
     view = exported_view(encoder)
     compared: dict[str, Compared] = {}
@@ -94,7 +95,7 @@ def check_parity(
         "bound": bound,
         "max_cosine_distance": max(c.worst for c in compared.values()),
         "token_ids": "equal",
-        "precision": precision,
+        "precision": {"folder": precision, "encoder": encoder.spec.precision},
         "max_tokens": max_tokens_of(view),
         "compared": {name: c.facts() for name, c in compared.items()},
         "versions": {name: version(name) for name in ("sentence-transformers", "transformers", "torch")},
@@ -158,13 +159,13 @@ def compare(
     ):
         if expected != found:
             raise UserError(describe_tokens(text, side, expected, found))
-    kept = [text for text, (ids, _) in zip(texts, rows, strict=True) if ids]
+    kept = [text for text, (ids, start) in zip(texts, rows, strict=True) if len(ids) > start]
     vectors_TD = ours.encode(kept, side, instruction=instruction, max_tokens=limit)
     return Compared(
         texts=kept,
         distances=cosine_distances(vectors_TD, encode_named(theirs, kept, prompt_name)),
         num_at_limit=sum(len(ids) == limit for ids, _ in rows),
-        num_empty=len(texts) - len(kept),
+        num_unpooled=len(texts) - len(kept),
     )
 
 
@@ -179,11 +180,13 @@ def encode_named(theirs: SentenceEmbedder, texts: list[str], prompt_name: str) -
 
 
 def cosine_distances(one_TD: np.ndarray, other_TD: np.ndarray) -> np.ndarray:
-    """1 - cosine of each pair, in float64."""
+    """1 - cosine of each pair, in float64: 0 between two zero vectors, NaN where only one is zero."""
     one, other = one_TD.astype(np.float64), other_TD.astype(np.float64)
     lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    both_zero = ~one.any(axis=1) & ~other.any(axis=1)
     with np.errstate(invalid="ignore"):
-        return 1 - (one * other).sum(axis=1) / lengths
+        distances = 1 - (one * other).sum(axis=1) / lengths
+    return np.where(both_zero, 0.0, distances)
 
 
 def describe_tokens(text: str, side: str, expected: Any, found: Any) -> str:

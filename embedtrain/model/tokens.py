@@ -32,7 +32,10 @@ def tokenize(
 
 
 def first_pooled(encoding: Encoding, instruction_chars: int) -> int:
-    """Position of the first token that holds a character of the text itself; a leading BOS is instruction."""
+    """Position of the first token that holds a character of the text itself; a leading BOS is instruction.
+
+    Where the text is empty, an end token is all that counts: so does sentence-transformers.
+    """
     if instruction_chars == 0:
         return 0
     for position, ((_, end), special) in enumerate(
@@ -40,7 +43,7 @@ def first_pooled(encoding: Encoding, instruction_chars: int) -> int:
     ):
         if not special and end > instruction_chars:
             return position
-    return len(encoding)
+    return max((i + 1 for i, special in enumerate(encoding.special_tokens_mask) if not special), default=0)
 
 
 def pad(ids: Sequence[Sequence[int]], starts: Sequence[int]) -> TokenBatch:

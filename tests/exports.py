@@ -1,0 +1,63 @@
+"""Tiny encoders and their exported folders, for the tests of export."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from tiny_models import TEXTS, save_tiny
+from transformers import AutoTokenizer
+
+from embedtrain.artifacts import read_json, write_json
+from embedtrain.config.schema import Base, EncoderConfig, TextFormat
+from embedtrain.config.stages import Lora
+from embedtrain.model.encoder import Encoder
+from embedtrain.model.export import export_encoder
+from embedtrain.model.load import load_encoder
+from embedtrain.model.lora import add_lora, lora_layers
+
+PLAIN = TextFormat(max_query_tokens=12, max_document_tokens=20)
+PREFIXED = PLAIN.model_copy(update={"query": "query: {text}", "document": "text: {text}"})
+INSTRUCTED = PLAIN.model_copy(update={"query": "Instruct: {instruction}\nQuery:{text}"})
+QUERIES, DOCUMENTS = list(TEXTS[:3]), list(TEXTS[3:])
+
+
+def tiny_encoder(
+    folder: Path, family: str = "llama", text: TextFormat = PREFIXED, **settings: object
+) -> Encoder:
+    """An encoder on a tiny random model, with adapters that change its vectors."""
+    save_tiny(family, folder)
+    if family == "qwen2":
+        use_own_tokenizer(folder)
+    encoder = load_encoder(Base(model=str(folder)), EncoderConfig(**settings), text)
+    add_lora(encoder, Lora(rank=2, alpha=4), seed=1)
+    torch.manual_seed(2)
+    for _, layer in lora_layers(encoder.backbone):
+        torch.nn.init.normal_(layer.lora_B["default"].weight, std=0.2)
+    return encoder
+
+
+def use_own_tokenizer(folder: Path) -> None:
+    """Give a tiny Qwen2 the normaliser and splitter of real ones, which transformers puts in anyway."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert type(tokenizer).__name__ == "Qwen2Tokenizer"
+    tokenizer.save_pretrained(folder)
+
+
+def tiny_export(
+    place: Path,
+    family: str = "llama",
+    text: TextFormat = PREFIXED,
+    precision: str = "float32",
+    **settings: object,
+) -> tuple[Encoder, Path]:
+    """A tiny encoder and the folder it was exported to."""
+    encoder = tiny_encoder(place / "base", family, text, **settings)
+    export_encoder(encoder, place / "model", precision=precision)
+    return encoder, place / "model"
+
+
+def change_json(path: Path, change: Callable[[dict], object]) -> None:
+    """Change the value in a JSON file in place."""
+    value = read_json(path)
+    change(value)
+    write_json(path, value)

@@ -1,0 +1,339 @@
+"""Exported folders: what stands in them, and that transformers and sentence-transformers read it as meant."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from exports import DOCUMENTS, INSTRUCTED, PLAIN, PREFIXED, QUERIES, change_json, tiny_encoder, tiny_export
+from safetensors.torch import load_file
+from tiny_models import DECODERS, ENCODERS, save_tiny
+from torch import nn
+from transformers import AutoModel
+
+from embedtrain.artifacts import read_json
+from embedtrain.config.errors import UserError
+from embedtrain.config.schema import Base, EncoderConfig
+from embedtrain.model.encoder import Encoder
+from embedtrain.model.export import export_encoder
+from embedtrain.model.load import load_encoder, open_encoder
+from embedtrain.model.parity import check_parity, cosine_distances
+from embedtrain.model.st import open_sentence_transformer
+
+LEGACY_BOOLEANS = {
+    "pooling_mode_cls_token",
+    "pooling_mode_mean_tokens",
+    "pooling_mode_max_tokens",
+    "pooling_mode_mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens",
+    "pooling_mode_lasttoken",
+}
+
+
+def first_state_moves(folder: Path, kernel: str, padding: str) -> bool:
+    """Whether transformers' own model lets the last token of a text change the first token's state."""
+    model = AutoModel.from_pretrained(folder, attn_implementation=kernel)
+    ids = torch.arange(10, 50).reshape(1, -1).repeat(2, 1)
+    ids[1, -1] = 60
+    mask = torch.ones_like(ids)
+    pads, zeros = torch.ones(2, 7, dtype=torch.long), torch.zeros(2, 7, dtype=torch.long)
+    parts = {
+        "none": ([ids], [mask], 0),
+        "left": ([pads, ids], [zeros, mask], 7),
+        "right": ([ids, pads], [mask, zeros], 0),
+    }
+    all_ids, all_mask, first = parts[padding]
+    with torch.inference_mode():
+        states = model(
+            input_ids=torch.cat(all_ids, 1), attention_mask=torch.cat(all_mask, 1)
+        ).last_hidden_state
+    return not torch.equal(states[0, first], states[1, first])
+
+
+@pytest.mark.parametrize("family", DECODERS + ENCODERS)
+def test_sentence_transformers_gives_the_trained_vectors(tmp_path: Path, family: str) -> None:
+    encoder, folder = tiny_export(tmp_path, family)
+    found = check_parity(encoder, folder, QUERIES, DOCUMENTS)
+    assert found["max_cosine_distance"] <= 1e-6
+    assert all(side["num_at_limit"] >= 1 for side in found["compared"].values())
+
+
+@pytest.mark.parametrize("family", DECODERS)
+@pytest.mark.parametrize("attention", ["bidirectional", "causal"])
+def test_transformers_attends_as_trained(tmp_path: Path, family: str, attention: str) -> None:
+    """40 tokens, five times the tiny models' window."""
+    encoder, folder = tiny_export(tmp_path, family, attention=attention)
+    for kernel in ("eager", "sdpa"):
+        for padding in ("none", "left", "right"):
+            assert first_state_moves(folder, kernel, padding) == (attention == "bidirectional"), (
+                kernel,
+                padding,
+            )
+    check_parity(encoder, folder, QUERIES, DOCUMENTS)
+
+
+def test_switches_of_each_family(tmp_path: Path) -> None:
+    keys = ("is_causal", "use_bidirectional_attention", "sliding_window", "use_sliding_window")
+    found = {}
+    for family in (*DECODERS, "bert"):
+        _, folder = tiny_export(tmp_path / family, family)
+        config = read_json(folder / "config.json")
+        assert config["architectures"] == [type(AutoModel.from_pretrained(folder)).__name__]
+        found[family] = {key: config[key] for key in keys if key in config}
+    both = {"is_causal": False, "use_bidirectional_attention": True}
+    assert found["llama"] == both
+    assert found["mistral"] == both | {"sliding_window": None}
+    assert found["qwen2"] == found["qwen3"] == both | {"sliding_window": None, "use_sliding_window": False}
+    assert found["gemma3_text"].keys() == {"use_bidirectional_attention", "sliding_window"}
+    assert found["bert"] == {}
+
+
+@pytest.mark.parametrize("pooling", ["mean", "weighted_mean", "last_token", "cls"])
+@pytest.mark.parametrize("padding", ["left", "right"])
+def test_pooling_on_either_padding(tmp_path: Path, pooling: str, padding: str) -> None:
+    encoder, folder = tiny_export(tmp_path, pooling=pooling, append_eos=True)
+    theirs = open_sentence_transformer(folder)
+    theirs.model.tokenizer.padding_side = padding
+    texts = [*QUERIES, "short"]
+    found = cosine_distances(
+        encoder.encode(texts, "document", max_tokens=20), theirs.encode(texts, side="document")
+    )
+    assert found.max() <= 1e-6
+    change_json(folder / "tokenizer_config.json", lambda c: c.update(padding_side=padding))
+    check_parity(encoder, folder, QUERIES, DOCUMENTS)
+
+
+def test_end_token_survives_truncation(tmp_path: Path) -> None:
+    encoder, folder = tiny_export(tmp_path, append_eos=True, pooling="last_token")
+    ids = open_sentence_transformer(folder).model.preprocess(["word " * 100, "a"])["input_ids"]
+    assert ids.shape == (2, 20)
+    assert ids[0, -1] == encoder.tokenizer.token_to_id("</s>")
+    assert ids[0, -2] != ids[0, -1]
+
+
+@pytest.mark.parametrize("family", ["llama", "bert", "gemma3_text"])
+@pytest.mark.parametrize("append_eos", [False, True])
+def test_prompt_outside_the_pool(tmp_path: Path, family: str, append_eos: bool) -> None:
+    text = PLAIN.model_copy(update={"query": "Find the answer:{text}"})
+    encoder, folder = tiny_export(tmp_path, family, text, pool_instruction=False, append_eos=append_eos)
+    assert read_json(folder / "1_Pooling/config.json")["include_prompt"] is False
+    check_parity(encoder, folder, QUERIES, DOCUMENTS)
+    change_json(folder / "1_Pooling/config.json", lambda c: c.update(include_prompt=True))
+    with pytest.raises(UserError, match="pools from token"):
+        check_parity(encoder, folder, QUERIES, DOCUMENTS)
+
+
+def test_space_before_the_text_outside_the_pool_is_refused(tmp_path: Path) -> None:
+    text = PLAIN.model_copy(update={"query": "query: {text}"})
+    encoder = tiny_encoder(tmp_path / "base", text=text, pool_instruction=False)
+    with pytest.raises(UserError, match="ends in a space"):
+        export_encoder(encoder, tmp_path / "model")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["base"]
+
+
+def test_instructions_become_prompts(tmp_path: Path) -> None:
+    encoder = tiny_encoder(tmp_path / "base", text=INSTRUCTED)
+    instructions = {"faq": "find the answer", "plain": ""}
+    export_encoder(encoder, tmp_path / "model", instructions=instructions)
+    assert read_json(tmp_path / "model/config_sentence_transformers.json")["prompts"] == {
+        "query": "Instruct: \nQuery:",
+        "document": "",
+        "faq": "Instruct: find the answer\nQuery:",
+    }
+    found = check_parity(encoder, tmp_path / "model", QUERIES, DOCUMENTS, instructions=instructions)
+    assert found["compared"].keys() == {"query", "document", "prompt 'faq'"}
+
+
+@pytest.mark.parametrize(
+    ("query", "document"),
+    [
+        ("{text} response:", "{text}"),
+        ("{text} end", "{text} end"),
+        ("{text}</s>", "{text}"),
+        ("{text}</s>.", "{text}</s>."),
+    ],
+)
+def test_suffixes_are_refused(tmp_path: Path, query: str, document: str) -> None:
+    encoder = tiny_encoder(
+        tmp_path / "base", text=PLAIN.model_copy(update={"query": query, "document": document})
+    )
+    with pytest.raises(UserError, match="holds prefixes only") as caught:
+        export_encoder(encoder, tmp_path / "model")
+    assert repr(query.removeprefix("{text}")) in str(caught.value)
+    assert not (tmp_path / "model").exists()
+
+
+def test_special_suffix_moves_to_the_tokenizer(tmp_path: Path) -> None:
+    text = PLAIN.model_copy(update={"query": "query: {text}</s>", "document": "{text}</s>"})
+    encoder, folder = tiny_export(tmp_path, text=text, pooling="last_token")
+    check_parity(encoder, folder, QUERIES, DOCUMENTS)
+    assert read_json(folder / "config_sentence_transformers.json")["prompts"] == {
+        "query": "query: ",
+        "document": "",
+    }
+    cut = open_sentence_transformer(folder).model.preprocess(["word " * 100])["input_ids"]
+    assert cut[0, -1] == encoder.tokenizer.token_to_id("</s>")
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_precision_is_cast_once(tmp_path: Path, precision: str) -> None:
+    encoder, folder = tiny_export(tmp_path, precision=precision)
+    exact = tmp_path / "exact"
+    export_encoder(encoder, exact)
+    found, expected = load_file(folder / "model.safetensors"), load_file(exact / "model.safetensors")
+    assert all(torch.equal(found[name], expected[name].to(getattr(torch, precision))) for name in expected)
+    assert found.keys() == expected.keys()
+    report = check_parity(encoder, folder, QUERIES, DOCUMENTS)
+    assert report["bound"] == 1e-3
+    assert report["max_cosine_distance"] > 1e-9  # the premise: something was rounded
+
+
+def test_encoder_in_bfloat16_is_compared_at_its_own_precision(tmp_path: Path) -> None:
+    save_tiny("llama", tmp_path / "base")
+    base, config = Base(model=str(tmp_path / "base")), EncoderConfig()
+    encoder = load_encoder(base, config, PREFIXED, precision="bfloat16")
+    for precision in ("float32", "bfloat16"):
+        export_encoder(encoder, tmp_path / precision, precision=precision)
+        report = check_parity(encoder, tmp_path / precision, QUERIES, DOCUMENTS)
+        assert report["precision"] == {"folder": precision, "encoder": "bfloat16"}
+        assert report["bound"] == 1e-3
+
+
+def test_shards_load_alike(tmp_path: Path) -> None:
+    encoder = tiny_encoder(tmp_path / "base")
+    export_encoder(encoder, tmp_path / "model", max_shard_bytes=30_000)
+    index = read_json(tmp_path / "model/model.safetensors.index.json")
+    assert len(set(index["weight_map"].values())) > 1
+    assert not any(name.startswith("model.") for name in index["weight_map"])
+    check_parity(encoder, tmp_path / "model", QUERIES, DOCUMENTS)
+
+
+def test_dense_and_no_normalise(tmp_path: Path) -> None:
+    plain = tiny_encoder(tmp_path / "base")
+    dense = nn.Sequential(nn.Linear(32, 24), nn.Tanh(), nn.Linear(24, 16, bias=False), nn.Identity())
+    encoder = Encoder(plain.backbone, plain.tokenizer, plain.spec, dense)
+    export_encoder(encoder, tmp_path / "model")
+    check_parity(encoder, tmp_path / "model", QUERIES, DOCUMENTS)
+    kinds = [m["path"] for m in read_json(tmp_path / "model/modules.json")]
+    assert kinds == ["", "1_Pooling", "2_Dense", "3_Dense", "4_Normalize"]
+    again = open_encoder(tmp_path / "model")
+    assert cosine_distances(again.encode(QUERIES), encoder.encode(QUERIES, max_tokens=20)).max() <= 1e-6
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3_text", "bert"])
+def test_opened_again_it_is_the_same_encoder(tmp_path: Path, family: str) -> None:
+    encoder, folder = tiny_export(tmp_path, family, pooling="cls")
+    again = open_encoder(folder)
+    assert (again.spec.attention, again.spec.pooling) == ("bidirectional", "cls")
+    for side, texts in (("query", QUERIES), ("document", DOCUMENTS)):
+        assert (
+            cosine_distances(again.encode(texts, side), encoder.encode(texts, side, max_tokens=20)).max()
+            <= 1e-6
+        )
+
+
+def test_export_is_whole_and_never_overwrites(tmp_path: Path) -> None:
+    (tmp_path / "model.partial").mkdir()
+    (tmp_path / "model.partial" / "left_over").write_text("of a killed export")
+    encoder, folder = tiny_export(tmp_path)
+    assert not (tmp_path / "model.partial").exists()
+    assert not (folder / "left_over").exists()
+    with pytest.raises(UserError, match="never overwrites"):
+        export_encoder(encoder, folder)
+
+
+def test_no_trace_of_a_chat_template(tmp_path: Path) -> None:
+    _, folder = tiny_export(tmp_path)
+    assert (
+        "chat_template" in (tmp_path / "base/tokenizer_config.json").read_text()
+        or (tmp_path / "base/chat_template.jinja").exists()
+    )  # the premise
+    assert not list(folder.glob("*.jinja"))
+    assert not any("chat_template" in path.read_text() for path in folder.rglob("*.json"))
+
+
+def test_files_hold_what_tei_requires(tmp_path: Path) -> None:
+    """The fields without a default in the structs that TEI 1.9.3 parses (read in its sources, not run)."""
+    _, folder = tiny_export(tmp_path, "mistral")
+    pooling = read_json(folder / "1_Pooling/config.json")
+    required = ("pooling_mode_cls_token", "pooling_mode_mean_tokens")
+    assert all(type(pooling[key]) is bool for key in required)
+    assert sum(pooling[key] for key in LEGACY_BOOLEANS) == 1
+    limits = read_json(folder / "sentence_bert_config.json")
+    assert type(limits["max_seq_length"]) is int
+    types = [m["type"] for m in read_json(folder / "modules.json")]
+    assert types == [
+        f"sentence_transformers.models.{kind}" for kind in ("Transformer", "Pooling", "Normalize")
+    ]
+    config = read_json(folder / "config.json")
+    assert config["use_bidirectional_attention"] is True
+    model_keys = (
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "hidden_act",
+    )
+    model_keys += (
+        "num_key_value_heads",
+        "max_position_embeddings",
+        "rms_norm_eps",
+        "vocab_size",
+        "model_type",
+    )
+    assert not [key for key in model_keys if config.get(key) is None]
+    rope = config.get("rope_parameters") or {}
+    assert config.get("rope_theta") or rope.get("rope_theta")
+    assert type(read_json(folder / "config_sentence_transformers.json")["prompts"]["query"]) is str
+    assert "embed_tokens.weight" in load_file(folder / "model.safetensors")
+    assert json.loads((folder / "tokenizer.json").read_text())["truncation"] is None
+
+
+def test_files_hold_what_vllm_reads(tmp_path: Path) -> None:
+    """By vLLM 0.33's sources, not run: pooling by name or booleans, length, normalisation, attention."""
+    _, folder = tiny_export(tmp_path, "qwen3", pooling="last_token", append_eos=True)
+    modules = read_json(folder / "modules.json")
+    path = next(m["path"] for m in modules if m["type"] == "sentence_transformers.models.Pooling")
+    assert any(m["type"] == "sentence_transformers.models.Normalize" for m in modules)
+    pooling = read_json(folder / path / "config.json")
+    by_booleans = [key for key, on in pooling.items() if key.startswith("pooling_mode_") and on]
+    assert (pooling["pooling_mode"], by_booleans) == ("lasttoken", ["pooling_mode_lasttoken"])
+    limits = read_json(folder / "sentence_bert_config.json")
+    assert {"max_seq_length", "do_lower_case"} <= limits.keys()
+    config = read_json(folder / "config.json")
+    assert config["is_causal"] is False
+    assert config["architectures"] == ["Qwen3Model"]
+    processor = read_json(folder / "tokenizer.json")["post_processor"]
+    assert "</s>" in json.dumps(processor)
+
+
+def test_card_holds_the_facts_and_its_snippet_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encoder = tiny_encoder(tmp_path / "base", text=INSTRUCTED)
+    facts = {
+        "name": "tiny",
+        "licence": "Apache-2.0",
+        "stages": ["train: 10 steps", "soup of two"],
+        "sources": {"faq": {"num_rows": 1234, "weight": 2.0, "licence": "CC0", "instruction": "find | it"}},
+        "figures": [{"title": "Figures", "columns": ["data", "nDCG@10"], "rows": [["faq", "61.0"]]}],
+    }
+    export_encoder(encoder, tmp_path / "model", facts=facts, instructions={"faq": "find | it"})
+    card = (tmp_path / "model/README.md").read_text()
+    front = yaml.safe_load(card.split("---\n")[1])
+    assert {"sentence-transformers", "feature-extraction", "sentence-similarity"} <= set(front["tags"])
+    assert front["license"] == "apache-2.0"
+    for part in (
+        "# tiny",
+        "1,234",
+        "2. soup of two",
+        "| faq | 61.0 |",
+        "bidirectional attention, mean pooling",
+    ):
+        assert part in card
+    code = re.search(r"```python\n(.*?)```", card, re.DOTALL)
+    assert code is not None
+    exec(code[1].replace("MODEL", str(tmp_path / "model")), {})
+    assert "tensor" in capsys.readouterr().out
