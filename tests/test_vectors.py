@@ -149,7 +149,7 @@ KILLED = """
 
     class Slow(FakeEncoder):
         def encode(self, texts, side, **rest):
-            time.sleep(0.05)
+            time.sleep(0.02)
             return super().encode(texts, side, **rest)
 
     texts = ["text %d " % n * (n % 7 + 1) for n in range(400)]
