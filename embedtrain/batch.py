@@ -83,10 +83,10 @@ def join(*batches: TokenBatch) -> TokenBatch:
 class ContrastiveBatch:
     """The local share of one global batch, before encoding.
 
-    Texts: `queries` holds B texts, `documents` C texts. `query_index_B` int64 global index of each query in the
-    batch, the same on any number of processes. For each candidate: `owner_C` int64 global index of its query,
-    `is_positive_C` bool. Keys are int64 hashes of texts: `query_key_B`, `document_key_C`. `source` names the
-    one source of the batch; `draw_seed` is hash(seed, step), the key of every random draw in the objective.
+    Texts: `queries` holds B texts, `documents` C texts. `query_index_B` int64 global index of each query in
+    the batch, the same on any number of processes. For each candidate: `owner_C` int64 global index of its
+    query, `is_positive_C` bool. Keys are int64 hashes of texts: `query_key_B`, `document_key_C`. `source`
+    names the one source of the batch; `draw_seed` is hash(seed, step), the key of all draws in the objective.
     """
 
     queries: TokenBatch
@@ -114,8 +114,8 @@ class ContrastiveBatch:
 class Gathered:
     """What the objective sees: local queries against the candidates of all processes.
 
-    `queries_BD` and `candidates_CD` are raw, unnormalised vectors with gradient; candidates and all per-candidate
-    fields are gathered over processes, per-query fields are local.
+    `queries_BD` and `candidates_CD` are raw, unnormalised vectors with gradient; candidates and all
+    per-candidate fields are gathered over processes, per-query fields are local.
     """
 
     queries_BD: Tensor
@@ -145,9 +145,7 @@ class Gathered:
         """The view of the first `dim` dims."""
         if not 1 <= dim <= self.dim:
             raise ValueError(f"dim {dim} is not within the model's 1..{self.dim}")
-        return replace(
-            self, queries_BD=self.queries_BD[:, :dim], candidates_CD=self.candidates_CD[:, :dim]
-        )
+        return replace(self, queries_BD=self.queries_BD[:, :dim], candidates_CD=self.candidates_CD[:, :dim])
 
 
 def check_sizes(batch: ContrastiveBatch | Gathered, num_queries: int, num_candidates: int) -> None:

@@ -72,7 +72,7 @@ def collate(
         is_positive_C=torch.tensor(positive, dtype=torch.bool),
         document_key_C=torch.tensor(keys, dtype=torch.int64),
         source=how.name,
-        draw_seed=draw_seed(how.seed, step),
+        draw_seed=hash_seed(how.seed, step),
     )
 
 
@@ -85,14 +85,12 @@ def draw_negatives(row: Row, row_id: int, step: int, how: Collation) -> list[str
     return [row.negatives[i] for i in sorted(drawn)]
 
 
-def draw_seed(seed: int, step: int) -> int:
-    """hash(seed, step), 63 bits: the key of every draw in the objective."""
-    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+def hash_seed(*numbers: int) -> int:
+    """63 bits that depend on all the numbers; of (seed, step) they key every draw in the objective."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def _tokens(formatted: list[Formatted], limit: int, how: Collation) -> TokenBatch:
-    if not formatted:
-        return TokenBatch(*(torch.zeros(0, 0, dtype=d) for d in (torch.int64, torch.bool, torch.bool)))
     batch = tokenize(how.tokenizer, formatted, limit, how.pool_instruction)
     empty = (~batch.pool_TL.any(dim=1)).nonzero().flatten().tolist()
     if empty:

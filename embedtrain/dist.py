@@ -73,7 +73,7 @@ def barrier() -> None:
 
 
 def gather_vectors(x_ND: Tensor) -> Tensor:
-    """The rows of all processes in rank order, with gradient; each process may hold any number, 0 included."""
+    """The rows of all processes in rank order, with gradient; each may hold any number, 0 included."""
     if current().world == 1:
         return x_ND
     gathered: Tensor = _Gather.apply(x_ND, _sizes(x_ND))
@@ -98,7 +98,7 @@ def mean_over_processes(value: Tensor) -> Tensor:
 def average_gradients(parameters: Iterable[Parameter]) -> None:
     """Replace each gradient by its mean over processes, in flat buckets; called once a step.
 
-    An absent gradient counts as zero, in a single process too, so that the optimizer does the same on any number.
+    An absent gradient counts as zero, in a single process too: the optimizer does the same on any number.
     """
     trained = [p for p in parameters if p.requires_grad]
     for parameter in trained:

@@ -33,9 +33,7 @@ def format_query(fmt: TextFormat, text: str, instruction: str = "") -> Formatted
     return _fill(fmt.query, text, instruction)
 
 
-def format_document(
-    fmt: TextFormat, text: str, instruction: str = "", symmetric: bool = False
-) -> Formatted:
+def format_document(fmt: TextFormat, text: str, instruction: str = "", symmetric: bool = False) -> Formatted:
     """A document as the model sees it; as a query where the source is symmetric."""
     return _fill(fmt.query if symmetric else fmt.document, text, instruction)
 
@@ -50,10 +48,13 @@ def validate_template(template: str, *, instruction: str = "", pool_instruction:
     unknown = [name for name in found if name not in KNOWN]
     if unknown:
         raise UserError(
-            f"template {template!r}: unknown placeholder {{{unknown[0]}}}; known are {{instruction}} and {{text}}"
+            f"template {template!r}: unknown placeholder {{{unknown[0]}}}; "
+            "known are {instruction} and {text}"
         )
     if found.count("text") != 1:
-        raise UserError(f"template {template!r}: holds {{text}} {found.count('text')} times, must hold it once")
+        raise UserError(
+            f"template {template!r}: holds {{text}} {found.count('text')} times, must hold it once"
+        )
     if found.count("instruction") > 1:
         raise UserError(
             f"template {template!r}: holds {{instruction}} {found.count('instruction')} times, at most once"
@@ -61,8 +62,8 @@ def validate_template(template: str, *, instruction: str = "", pool_instruction:
     before = prefix(template, instruction)
     if not pool_instruction and before.endswith((" ", "\t")):
         raise UserError(
-            f"template {template!r}: what stands before the text, {before!r}, ends in a space and is to leave "
-            "the pool (encoder.pool_instruction is false); end it in a line break or a colon"
+            f"template {template!r}: what stands before the text, {before!r}, ends in a space and is to "
+            "leave the pool (encoder.pool_instruction is false); end it in a line break or a colon"
         )
 
 

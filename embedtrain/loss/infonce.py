@@ -15,8 +15,8 @@ from embedtrain.loss.masks import same_text
 def infonce(g: Gathered, settings: InfoNCE) -> tuple[Tensor, Tensor]:
     """Sum over local queries of -log p(positive), and the number of queries that have a negative.
 
-    Unit: query. With several positives a query counts their mean; they never stand against each other. A query
-    without any negative has the loss 0 and is not counted.
+    Unit: query. With several positives a query counts their mean; they never stand against each other.
+    A query without any negative has the loss 0 and is not counted.
     """
     scores_BC = query_document(g) / settings.temperature
     positive_BC, negative_BC = own_positives(g), visible_negatives(g, settings)

@@ -14,6 +14,8 @@ from embedtrain.loss.views import views
 MeanCount = Callable[[Tensor], Tensor]
 """The mean of each element over processes."""
 ObjectiveFunction = Callable[[Gathered, MeanCount], tuple[Tensor, dict[str, Tensor]]]
+Part = tuple[str, float, Tensor, Tensor]
+"""Name, weight, local sum and local count of a term in a view."""
 
 TERMS = {"infonce": infonce}
 
@@ -26,9 +28,8 @@ def build_objective(config: Objective) -> ObjectiveFunction:
     """
 
     def objective(g: Gathered, mean_count: MeanCount) -> tuple[Tensor, dict[str, Tensor]]:
-        names = [term.kind for term in config.terms]
-        _check_finite(g, names)
-        parts = [
+        _check_finite(g, ", ".join(term.kind for term in config.terms))
+        parts: list[Part] = [
             (term.kind, term.weight * weight, *TERMS[term.kind](view, term))
             for term in config.terms
             for weight, view in views(g, config.matryoshka)
@@ -44,17 +45,17 @@ def build_objective(config: Objective) -> ObjectiveFunction:
     return objective
 
 
-def _check_finite(g: Gathered, names: list[str]) -> None:
+def _check_finite(g: Gathered, terms: str) -> None:
     for what, vectors in (("query", g.queries_BD), ("candidate", g.candidates_CD)):
         bad = ~torch.isfinite(vectors).all(dim=1)
         if bool(bad.any()):
             raise UserError(
-                f"source '{g.source}', term {', '.join(names)}: {int(bad.sum())} of {len(bad)} {what} vectors "
-                "hold NaN or infinity; lower lr or max_gradient_norm, or train in float32"
+                f"source '{g.source}', term {terms}: {int(bad.sum())} of {len(bad)} {what} vectors hold NaN "
+                "or infinity; lower lr or max_gradient_norm, or train in float32"
             )
 
 
-def _check_counts(g: Gathered, parts: list[tuple[str, float, Tensor, Tensor]], counts: Tensor) -> None:
+def _check_counts(g: Gathered, parts: list[Part], counts: Tensor) -> None:
     for (name, *_), count in zip(parts, counts.tolist(), strict=True):
         if count == 0:
             raise UserError(

@@ -11,11 +11,7 @@ def views(g: Gathered, matryoshka: Matryoshka | None) -> list[tuple[float, Gathe
         return [(1.0, g)]
     too_large = [dim for dim in matryoshka.dims if dim > g.dim]
     if too_large:
-        raise UserError(
-            f"objective.matryoshka.dims: {too_large[0]} is more than the model's {g.dim} dims"
-        )
+        raise UserError(f"objective.matryoshka.dims: {too_large[0]} is more than the model's {g.dim} dims")
     weights = matryoshka.weights or (1.0,) * len(matryoshka.dims)
     total = sum(weights) if matryoshka.normalize_weights else 1.0
-    return [
-        (weight / total, g.at_dim(dim)) for dim, weight in zip(matryoshka.dims, weights, strict=True)
-    ]
+    return [(weight / total, g.at_dim(dim)) for dim, weight in zip(matryoshka.dims, weights, strict=True)]

@@ -71,14 +71,15 @@ def _encode(
     Without a graph the vectors are a leaf that collects the gradient.
     """
     parameter = next(encoder.parameters())
-    vectors: list[Tensor] = [parameter.new_zeros(0, encoder.dim)]
+    dtype = torch.promote_types(parameter.dtype, torch.float32)
+    vectors = [torch.zeros(0, encoder.dim, dtype=dtype, device=encoder.device)]
     states = []
     with torch.set_grad_enabled(with_graph):
         for _, chunk in chunks:
             states.append(_random_state(encoder.device))
             vectors.append(encoder(chunk.to(encoder.device)))
     order = torch.cat([torch.zeros(0, dtype=torch.int64), *(rows for rows, _ in chunks)])
-    vectors_TD = torch.cat(vectors[1:] or vectors)[torch.argsort(order).to(encoder.device)]
+    vectors_TD = torch.cat(vectors)[torch.argsort(order).to(encoder.device)]
     return vectors_TD if with_graph else vectors_TD.requires_grad_(), states
 
 

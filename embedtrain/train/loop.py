@@ -1,0 +1,147 @@
+"""The loop: one visible step after another, from the newest checkpoint to the last step.
+
+Nothing here knows a loss term, and nothing random outlives a step: batches, negatives, dropout and draws are
+functions of the seed and the step, so a resumed run is the uninterrupted one, number for number.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from embedtrain.batch import ContrastiveBatch
+from embedtrain.collate import collate, hash_seed
+from embedtrain.config.errors import UserError
+from embedtrain.config.schema import Machine, Run
+from embedtrain.config.stages import Train
+from embedtrain.dist import average_gradients, barrier, current, mean_over_processes
+from embedtrain.mixture import PlannedBatch, share
+from embedtrain.model.encoder import Encoder
+from embedtrain.show.progress import progress
+from embedtrain.train.checkpoint import State, save_checkpoint
+from embedtrain.train.interrupt import Stopped, interruptible
+from embedtrain.train.log import Figures, append_curve, read_curve
+from embedtrain.train.prepare import Rows, Training, identify, prepare, resume
+from embedtrain.train.schedule import lr_factor
+from embedtrain.train.step import train_step
+
+Validate = Callable[[Encoder], dict[str, float]]
+
+
+def train(
+    encoder: Encoder,
+    rows_by_source: Rows,
+    stage: Train,
+    run: Run,
+    machine: Machine,
+    folder: Path,
+    *,
+    validate: Validate | None = None,
+) -> dict[str, object]:
+    """Train the encoder in place; returns facts. Goes on from the newest whole checkpoint in the folder.
+
+    `folder` receives `curve.jsonl` and `checkpoints/`. `validate` is called at each checkpoint.
+    Raises Stopped, after a checkpoint, when asked to stop.
+    """
+    job = prepare(encoder, rows_by_source, stage, run, machine)
+    state = resume(job, identify(job, run), folder)
+    first = int(state["step"])
+    title = f"train {stage.name}" + (f" from step {first}" if first else "")
+    with interruptible() as asked, progress(title, total=stage.steps - first, unit="step") as bar:
+        for step in range(first, stage.steps):
+            figures, stop = do_step(job, step, asked.is_set())
+            state["step"] = step + 1
+            due = stop or (step + 1) % stage.save_every_steps == 0 or step + 1 == stage.steps
+            if due and validate is not None:
+                figures |= run_validation(validate, encoder)
+            write_step(job, state, figures, folder, checkpoint=due)
+            bar.advance(1, loss=figures["loss"], lr=figures["lr"], source=figures["source"])
+            if stop and step + 1 < stage.steps:
+                raise Stopped(f"stopped at step {step + 1} of {stage.steps}; run the same command to resume")
+    return facts(read_curve(folder / "curve.jsonl"))
+
+
+def do_step(job: Training, step: int, asked: bool) -> tuple[Figures, bool]:
+    """One optimizer step on batch `step`: its line of the curve, and whether a process was asked to stop."""
+    start = time.monotonic()
+    planned, lr = job.plan[step], job.stage.lr * lr_factor(job.stage.schedule, step, job.stage.steps)
+    batch = local_batch(job, planned, step)
+    torch.manual_seed(hash_seed(job.seed, step, current().rank))  # dropout draws from the global generator
+    job.optimizer.zero_grad()
+    losses = train_step(job.encoder, batch, job.objective, chunk_tokens=job.machine.chunk_tokens)
+    parameters = [p for _, p in job.named]
+    average_gradients(parameters)
+    norm = float(job.accelerator.clip_grad_norm_(parameters, job.stage.max_gradient_norm))
+    if not norm < float("inf"):
+        raise UserError(
+            f"stage '{job.stage.name}', step {step + 1}, source '{planned.source}': the gradient norm is "
+            f"{norm}; lower lr, raise warmup_fraction, or train in float32"
+        )
+    for group in job.optimizer.param_groups:
+        group["lr"] = lr
+    job.optimizer.step()
+    means, tokens, stop = over_processes(losses, batch, asked)
+    seconds = time.monotonic() - start
+    return {
+        "step": step + 1,
+        "source": planned.source,
+        **means,
+        "lr": lr,
+        "gradient_norm": norm,
+        "tokens": tokens,
+        "seconds": round(seconds, 4),
+        "tokens_per_second": round(tokens / seconds, 1),
+    }, stop
+
+
+def local_batch(job: Training, planned: PlannedBatch, step: int) -> ContrastiveBatch:
+    """This process's share of a planned batch."""
+    here = current()
+    part = share(planned.rows, here.rank, here.world)
+    row_ids = planned.rows[part].tolist()
+    rows = [job.rows[planned.source][i] for i in row_ids]
+    return collate(rows, range(part.start, part.stop), row_ids, step, job.collations[planned.source])
+
+
+def over_processes(
+    losses: dict[str, Tensor], batch: ContrastiveBatch, asked: bool
+) -> tuple[dict[str, float], int, bool]:
+    """(mean losses, tokens of the global batch, whether any process was asked to stop), in one message."""
+    tokens = int(batch.queries.mask_TL.sum() + batch.documents.mask_TL.sum())
+    values = torch.stack(list(losses.values()))
+    more = torch.tensor([tokens, asked], dtype=values.dtype, device=values.device)
+    *means, mean_tokens, stop = mean_over_processes(torch.cat([values, more])).tolist()
+    return dict(zip(losses, means, strict=True)), round(mean_tokens * current().world), stop > 0
+
+
+def write_step(job: Training, state: State, figures: Figures, folder: Path, *, checkpoint: bool) -> None:
+    """The first process adds the step to the curve and saves a checkpoint where one is due; others wait."""
+    if current().rank == 0:
+        append_curve(folder / "curve.jsonl", figures)
+        if checkpoint:
+            save_checkpoint(folder / "checkpoints", state, job.named, job.optimizer, job.stage.keep_last)
+    if checkpoint:
+        barrier()
+
+
+def run_validation(validate: Validate, encoder: Encoder) -> dict[str, float]:
+    """What `validate` measures, under names of their own."""
+    encoder.eval()
+    measured = validate(encoder)
+    encoder.train()
+    return {f"validation/{name}": value for name, value in measured.items()}
+
+
+def facts(curve: list[Figures]) -> dict[str, object]:
+    """What a finished training says of itself."""
+    losses = [float(figures["loss"]) for figures in curve]
+    tenth = max(1, len(losses) // 10)
+    return {
+        "steps": len(curve),
+        "tokens": sum(int(figures["tokens"]) for figures in curve),
+        "step_seconds": round(sum(float(figures["seconds"]) for figures in curve), 1),
+        "first_loss": sum(losses[:tenth]) / tenth,
+        "last_loss": sum(losses[-tenth:]) / tenth,
+    }
