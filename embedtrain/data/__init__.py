@@ -1,0 +1,1 @@
+"""Rows and the checks on them. No torch."""
