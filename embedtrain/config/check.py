@@ -30,9 +30,11 @@ def read_config(
     *,
     count_rows: CountRows,
     validate_template: ValidateTemplate,
+    starts: bool = False,
 ) -> tuple[Run, Machine]:
     """The run and the machine, checked. Raises ConfigError with every fault of both files at once.
 
+    Whether the two fit is asked where a machine is named, or where stages are to start (`starts`).
     `count_rows` and `validate_template` are lent by the rooms above, which know rows and templates.
     """
     run_file = read_document(path, overrides)
@@ -41,7 +43,9 @@ def read_config(
     machine, machine_wrong = examine(machine_file, Machine)
     if run is not None:
         told = {fault.location for fault in wrong}
-        more = run_faults(run, machine or Machine(), count_rows, validate_template)
+        more = run_faults(run, count_rows, validate_template)
+        if machine is not None and (machine_path or starts):
+            more += fit_faults(run, machine)
         wrong += [fault for fault in more if fault.location not in told]
     if machine is not None:
         machine_wrong += machine_faults(machine)
@@ -56,17 +60,14 @@ def check_run(
     *,
     count_rows: CountRows,
     validate_template: ValidateTemplate,
-    machine: Machine | None = None,
 ) -> list[str]:
     """Everything wrong with a run that the schema allows, one message a fault."""
     data = resolved(run)
-    wrong = run_faults(run, machine or Machine(), count_rows, validate_template)
+    wrong = run_faults(run, count_rows, validate_template)
     return [f"{path}: {place(fault.location, data)}: {fault.text}" for fault in wrong]
 
 
-def run_faults(
-    run: Run, machine: Machine, count_rows: CountRows, validate_template: ValidateTemplate
-) -> list[Fault]:
+def run_faults(run: Run, count_rows: CountRows, validate_template: ValidateTemplate) -> list[Fault]:
     """All faults of a run, from its base to its sizes."""
     counts = SourceRows(run, count_rows)
     return [
@@ -75,15 +76,12 @@ def run_faults(
         *counts.faults(),
         *name_faults(run),
         *reference_faults(run),
-        *stage_faults(run, machine, counts),
+        *stage_faults(run, counts),
     ]
 
 
-def stage_faults(run: Run, machine: Machine, counts: SourceRows) -> Iterator[Fault]:
+def stage_faults(run: Run, counts: SourceRows) -> Iterator[Fault]:
     """What a stage asks for and cannot get."""
-    if run.precision == "bfloat16" and machine.device == "cpu":
-        text = "bfloat16 needs a GPU, and the machine's device is 'cpu'; write float32 or name a machine file"
-        yield Fault(("precision",), text)
     for index, stage in enumerate(run.stages):
         here: Location = ("stages", index)
         if stage.kind in NOT_BUILT:
@@ -91,7 +89,7 @@ def stage_faults(run: Run, machine: Machine, counts: SourceRows) -> Iterator[Fau
         elif isinstance(stage, Train | Mine):
             yield from source_faults(run, stage, here)
         if isinstance(stage, Train):
-            yield from train_faults(run, stage, here, machine, counts)
+            yield from train_faults(run, stage, here, counts)
         elif isinstance(stage, Select):
             yield from select_faults(run, stage, here)
         elif isinstance(stage, Evaluate):
@@ -118,13 +116,8 @@ def source_faults(run: Run, stage: Train | Mine, here: Location) -> Iterator[Fau
         yield Fault(here, "there is no source with a weight above 0 to read rows from")
 
 
-def train_faults(
-    run: Run, stage: Train, here: Location, machine: Machine, counts: SourceRows
-) -> Iterator[Fault]:
+def train_faults(run: Run, stage: Train, here: Location, counts: SourceRows) -> Iterator[Fault]:
     """Batches that the rows cannot fill, and negatives that nobody kept."""
-    if stage.batch_size < machine.num_processes:
-        text = f"found {stage.batch_size}, fewer than the machine's {machine.num_processes} processes"
-        yield Fault((*here, "batch_size"), text)
     select = find(run, stage.rows, Select)
     mine = find(run, select.candidates, Mine) if select else None
     if select and stage.num_negatives > select.num_negatives:
@@ -158,6 +151,19 @@ def select_faults(run: Run, stage: Select, here: Location) -> Iterator[Fault]:
 def find(run: Run, name: str | None, kind: type[Kind]) -> Kind | None:
     """The stage of that name and class, where there is one."""
     return next((stage for stage in run.stages if stage.name == name and isinstance(stage, kind)), None)
+
+
+def fit_faults(run: Run, machine: Machine) -> Iterator[Fault]:
+    """What a run asks of a machine and cannot have there."""
+    if run.precision == "bfloat16" and machine.device == "cpu":
+        text = (
+            "bfloat16 needs a GPU, and the machine's device is 'cpu'; write float32 or name another machine"
+        )
+        yield Fault(("precision",), text)
+    for index, stage in enumerate(run.stages):
+        if isinstance(stage, Train) and stage.batch_size < machine.num_processes:
+            text = f"found {stage.batch_size}, fewer than the machine's {machine.num_processes} processes"
+            yield Fault(("stages", index, "batch_size"), text)
 
 
 def machine_faults(machine: Machine) -> list[Fault]:

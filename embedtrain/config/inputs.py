@@ -103,13 +103,22 @@ def evaluate_faults(run: Run, stage: Evaluate, here: Location) -> Iterator[Fault
     """Test data that is not there, and models that are neither stages, nor folders, nor packages."""
     for field in ("data", "in_domain_data"):
         for number, path in enumerate(getattr(stage, field)):
-            if text := missing(path):
+            if text := missing(path) or data_fault(Path(path).expanduser()):
                 yield Fault((*here, field, number), text)
     names = {other.name for other in run.stages}
     for field in ("models", "intermediate"):
         for number, model in enumerate(getattr(stage, field)):
             if model not in names and (text := outside_model_fault(model)):
                 yield Fault((*here, field, number), text)
+
+
+def data_fault(path: Path) -> str:
+    """Why no test data can be there, before anything is trained; empty where there may be some."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    if any(file.name.endswith(ENDINGS) for file in files):
+        return ""
+    what = "holds no file" if path.is_dir() else "is no file"
+    return f"'{path}' {what} ending in {', '.join(ENDINGS)}"
 
 
 def outside_model_fault(model: str) -> str:
