@@ -35,12 +35,16 @@ OF_FAMILY: dict[str, dict[str, object]] = {
     "qwen2": {"use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": 1},
     "gemma3_text": {"sliding_window": WINDOW, "sliding_window_pattern": 2, "query_pre_attn_scalar": 8},
     "xlm-roberta": {"type_vocab_size": 1},
-    "modernbert": {"global_attn_every_n_layers": 2, "local_attention": 2 * WINDOW, "initializer_cutoff_factor": 3.0},
+    "modernbert": {
+        "global_attn_every_n_layers": 2,
+        "local_attention": 2 * WINDOW,
+        "initializer_cutoff_factor": 3.0,
+    },
 }
 
 
 def save_tiny(family: str, folder: Path, *, seed: int = 0, head: bool = False, **changes: object) -> Path:
-    """A tiny random model of `family` with its tokenizer; `head` adds the language-model head of a decoder."""
+    """A tiny random model of `family` with its tokenizer; `head` adds a decoder's language-model head."""
     decoder = family in DECODERS
     settings = COMMON | (OF_DECODERS if decoder else OF_ENCODERS) | OF_FAMILY.get(family, {})
     tokenizer = tiny_tokenizer(decoder)

@@ -1,7 +1,7 @@
 """An encoder on disk: spec, tokenizer, config and either an adapter or all weights.
 
-`encoder.json` says how states become vectors, where the base came from and what its weights hash to, so that an
-adapter is never put on another base and never loses its attention mode.
+`encoder.json` says how states become vectors, where the base came from and what its weights hash to, so that
+an adapter is never put on another base and never loses its attention mode.
 """
 
 import json

@@ -69,7 +69,7 @@ def hash_tensors(tensors: Iterable[tuple[str, Tensor]]) -> str:
     def one(pair: tuple[str, Tensor]) -> list[str]:
         name, tensor = pair
         flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        digest = hashlib.sha256(flat.numpy()).hexdigest()
+        digest = hashlib.sha256(flat.numpy().data).hexdigest()
         return [name, str(tensor.dtype), str(tuple(tensor.shape)), digest]
 
     with ThreadPoolExecutor() as pool:

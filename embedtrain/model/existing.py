@@ -1,4 +1,4 @@
-"""What a folder says of itself when it is an embedder already: pooling, prompts, attention, length and Dense."""
+"""What a folder says of itself when it is an embedder already: pooling, prompts, length and Dense."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -130,7 +130,7 @@ def settle(found: Existing, config: EncoderConfig, origin: str) -> EncoderConfig
     }
     known = {key: value for key, value in said.items() if value is not None}
     clashes = [
-        f"{origin}: encoder.{key} is {getattr(config, key)!r} in the run file, the model itself says {value!r}"
+        f"{origin}: encoder.{key} is {getattr(config, key)!r} in the run file, the model says {value!r}"
         for key, value in known.items()
         if key in config.model_fields_set and getattr(config, key) != value
     ]
@@ -147,7 +147,7 @@ def settle_text(found: Existing, text: TextFormat, origin: str) -> TextFormat:
     prompts = side_prompts(found.prompts)
     known |= {side: prompt + "{text}" for side, prompt in prompts.items()}
     clashes = [
-        f"{origin}: text.{key} is {getattr(text, key)!r} in the run file, the model's own prompt makes it {known[key]!r}"
+        f"{origin}: text.{key} is {getattr(text, key)!r} in the run file, the model's own is {known[key]!r}"
         for key in ("query", "document")
         if key in known and key in text.model_fields_set and getattr(text, key) != known[key]
     ]

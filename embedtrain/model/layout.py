@@ -1,6 +1,6 @@
 """Where a backbone keeps its layers, and the config switches that make it attend in both directions."""
 
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import nn
@@ -13,12 +13,18 @@ LAYERS: dict[Kind, tuple[str, ...]] = {"decoder": ("layers",), "encoder": ("enco
 
 
 def kind_of(backbone: nn.Module) -> Kind | None:
-    """A decoder has `embed_tokens` and `layers`; an encoder `embeddings` over tokens and a stack of layers."""
+    """A decoder has `embed_tokens` and `layers`; an encoder `embeddings` of tokens and a stack of layers."""
     children = dict(backbone.named_children())
     if {"embed_tokens", "layers"} <= children.keys():
         return "decoder"
-    has_tokens = "embeddings" in children and isinstance(backbone.get_input_embeddings(), nn.Embedding)
+    has_tokens = "embeddings" in children and isinstance(token_embeddings(backbone), nn.Embedding)
     return "encoder" if has_tokens and find_stack(backbone, "encoder") else None
+
+
+def token_embeddings(backbone: nn.Module) -> nn.Module:
+    """The table of token vectors."""
+    found: nn.Module = cast(PreTrainedModel, backbone).get_input_embeddings()
+    return found
 
 
 def find_stack(backbone: nn.Module, kind: Kind) -> str | None:
@@ -51,7 +57,7 @@ def read_kind(config: PretrainedConfig, origin: str, *, trust_remote_code: bool 
     """The layout of a config's model, known before any weight is read."""
     try:
         with torch.device("meta"):
-            skeleton: PreTrainedModel = AutoModel.from_config(config, trust_remote_code=trust_remote_code)
+            skeleton: nn.Module = AutoModel.from_config(config, trust_remote_code=trust_remote_code)
     except ValueError as error:
         raise UserError(
             f"{origin}: model_type '{config.model_type}' is neither a decoder nor an encoder that "
@@ -109,8 +115,8 @@ def set_attention(config: PretrainedConfig, kind: Kind, attention: str, origin: 
     if kind == "encoder":
         if attention == "causal":
             raise UserError(
-                f"{origin}: encoder.attention is 'causal', but model_type '{config.model_type}' is an encoder "
-                "and always attends in both directions"
+                f"{origin}: encoder.attention is 'causal', but model_type '{config.model_type}' is an "
+                "encoder and always attends in both directions"
             )
         return
     gemma = is_gemma(config)

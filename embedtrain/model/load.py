@@ -52,15 +52,15 @@ def require_transformers(version: str = transformers.__version__) -> None:
     """Refuse a transformers that ignores `is_causal` without a word."""
     if Version(version).release < Version(OLDEST_TRANSFORMERS).release:
         raise UserError(
-            f"transformers {version} ignores `is_causal: false` silently, so every decoder would stay causal; "
-            f"install transformers >= {OLDEST_TRANSFORMERS}"
+            f"transformers {version} ignores `is_causal: false` silently, so every decoder would stay "
+            f"causal; install transformers >= {OLDEST_TRANSFORMERS}"
         )
 
 
 def load_encoder(
     base: Base, config: EncoderConfig, text: TextFormat, *, precision: str = "float32", device: str = "cpu"
 ) -> Encoder:
-    """An encoder on any base; what an embedder says of itself completes `config` and must not contradict it."""
+    """An encoder on any base; what an embedder says of itself completes `config` or, at odds, is refused."""
     require_transformers()
     source = resolve_model(base.model, revision=base.revision, sha256=base.sha256)
     if (source.path / "encoder.json").is_file():
@@ -140,7 +140,7 @@ def find_parts(source: ModelFolder, found: Existing | None, base: Base) -> Parts
 
 
 def said_attention(parts: Parts, found: Existing | None, base: Base) -> str | None:
-    """What the folder says of a decoder's attention: all of an embedder's, only the new switch in a plain model."""
+    """A decoder's attention as its folder tells it; a plain model tells it only where it is bidirectional."""
     config = read_config(str(parts.config), base.model, trust_remote_code=base.trust_remote_code)
     if read_kind(config, base.model, trust_remote_code=base.trust_remote_code) == "encoder":
         return None

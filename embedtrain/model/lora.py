@@ -27,8 +27,8 @@ class CastAtUse(nn.Linear):
 def add_lora(encoder: Encoder, lora: Lora, seed: int) -> None:
     """Freeze the encoder and put trainable adapters on it.
 
-    Adapters of the same shape that are there already go on training; others are first folded into the weights,
-    and from then on a checkpoint holds all weights.
+    Adapters of the same shape that are there already go on training; others are first folded into the
+    weights, and from then on a checkpoint holds all weights.
     """
     if encoder.lora is not None and encoder.lora == lora:
         return
@@ -50,7 +50,7 @@ def add_lora(encoder: Encoder, lora: Lora, seed: int) -> None:
 
 
 def tune_all(encoder: Encoder) -> None:
-    """Fold any adapters and let every weight train, kept in float32 whatever the precision of the products."""
+    """Fold any adapters and let every weight train, in float32 whatever the precision of the products."""
     if encoder.backbone.dtype == torch.bfloat16:
         encoder.float()
     fold_lora(encoder)

