@@ -1,0 +1,96 @@
+"""Small sources of rows, and mining them with an encoder of words."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from word_embedder import WordEmbedder
+
+from embedtrain.config.load import find_stage
+from embedtrain.config.schema import Machine, Run
+from embedtrain.config.stages import Mine
+from embedtrain.data.rows import Row, write_rows
+from embedtrain.mining.retrieve import Retriever
+from embedtrain.stages import mine
+from embedtrain.stages.context import StageContext
+
+WORDS = ["apple", "pear", "plum", "train", "plane", "river", "stone", "cloud", "paper", "glass"]
+
+
+class WordEncoder:
+    """A `TextEncoder` over words; the side, the instruction and the token limit change the vector."""
+
+    dim = 24
+
+    def __init__(self) -> None:
+        self.words = WordEmbedder(self.dim)
+        self.encoded: list[str] = []
+
+    def encode(
+        self,
+        texts: Sequence[str],
+        side: str,
+        *,
+        instruction: str,
+        max_tokens: int | None,
+        tokens_per_batch: int,
+        normalize: bool,
+    ) -> np.ndarray:
+        self.encoded += texts
+        cut = [" ".join(text.split()[:max_tokens]) for text in texts]
+        lead = "asked " if side == "query" else ""
+        return self.words.encode([f"{lead}{instruction} {text}" for text in cut], side=side)
+
+
+def make_rows(num: int, seed: int, num_positives: int = 1) -> list[Row]:
+    """Queries of a few words, and positives that share two of them."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for _ in range(num):
+        query = rng.choice(WORDS, rng.integers(2, 7)).tolist()
+        others = [rng.choice(WORDS, rng.integers(1, 5)).tolist() for _ in range(num_positives)]
+        positives = dict.fromkeys(" ".join(query[:2] + words) for words in others)
+        rows.append(Row(" ".join(query), tuple(positives)))
+    return rows
+
+
+def write_sources(folder: Path) -> dict[str, list[Row]]:
+    """Two sources of rows, one of them with several positives a row."""
+    made = {"one": make_rows(40, 0), "two": make_rows(25, 1, num_positives=3)}
+    for name, lines in made.items():
+        write_rows(folder / f"{name}.parquet", lines)
+    return made
+
+
+def make_run(folder: Path, sources: dict[str, dict], mined: dict, chosen: dict) -> Run:
+    return Run.model_validate(
+        {
+            "name": "r",
+            "folder": str(folder),
+            "base": {"model": "none"},
+            "sources": {
+                name: {"rows": str(folder / f"{name}.parquet")} | values for name, values in sources.items()
+            },
+            "stages": [
+                {"name": "mined", "kind": "mine", "from": "base"} | mined,
+                {"name": "chosen", "kind": "select", "candidates": "mined"} | chosen,
+            ],
+        }
+    )
+
+
+def context_of(run: Run, stage: str, folder: Path) -> StageContext:
+    inputs = {"mined": folder / "r" / "mined"} if stage == "chosen" else {}
+    place = folder / "r" / stage
+    place.mkdir(parents=True, exist_ok=True)
+    return StageContext(run, find_stage(run, stage), Machine(), place, inputs)
+
+
+def mine_with_words(run: Run, folder: Path) -> tuple[dict, WordEncoder]:
+    context = context_of(run, "mined", folder)
+    encoder = WordEncoder()
+    retriever = Retriever(
+        encoder, "weights", "template", run.text, context.folder.parent / "vectors", 64, "cpu"
+    )
+    assert isinstance(context.stage, Mine)
+    return mine.mine_sources(context, context.stage, retriever), encoder

@@ -1,0 +1,159 @@
+"""The select stage on what a word encoder mined."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mined_sources import context_of, make_run, mine_with_words, write_sources
+
+from embedtrain.artifacts import read_json
+from embedtrain.config.errors import UserError
+from embedtrain.data.rows import Row, read_rows, text_key, write_rows
+from embedtrain.mining.corpus import known_positives
+from embedtrain.mining.tables import read_mined
+from embedtrain.stages import select
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> dict[str, list[Row]]:
+    return write_sources(tmp_path)
+
+
+@pytest.mark.parametrize("rule", ["perc_pos", "margin_pos", "absolute", "naive"])
+def test_selected_rows(tmp_path: Path, rows: dict[str, list[Row]], rule: str) -> None:
+    chosen = {"rule": {"kind": rule}, "num_negatives": 3, "require_positive_in_top": 28, "first_rank": 2}
+    run = make_run(tmp_path, {"one": {}, "two": {}}, {"top_k": 30}, chosen)
+    mine_with_words(run, tmp_path)
+    facts = select.run_stage(context_of(run, "chosen", tmp_path))
+    folder = tmp_path / "r" / "chosen"
+    assert facts["sources"] == read_json(folder / "reasons.json")
+    for name in ("one", "two"):
+        mined = read_mined(tmp_path / "r" / "mined", name)
+        kept = read_rows(folder / "rows" / f"{name}.parquet")
+        stay = [n for n in range(len(rows[name])) if 1 <= mined.positive_rank_Q[n] <= 28]
+        assert [row.query for row in kept] == [rows[name][n].query for n in stay]
+        assert 0 < len(kept) < len(rows[name])
+        counts = facts["sources"][name]
+        assert counts["candidates"]["kept"] == sum(len(row.negatives) for row in kept) > 0
+        assert sum(counts["candidates"].values()) == mined.ids_QK.size
+        assert counts["rows"]["dropped"] == len(rows[name]) - len(kept)
+        assert sum(counts["rows"].values()) == len(rows[name])
+        known = known_positives(rows[name], symmetric=False)
+        for row, number in zip(kept, stay, strict=True):
+            lowest = min(row.positive_scores)
+            assert row.positives == rows[name][number].positives
+            assert lowest == pytest.approx(mined.positive_score_Q[number])
+            assert list(row.negative_scores) == sorted(row.negative_scores, reverse=True)
+            assert not {text_key(text) for text in row.negatives} & known[text_key(row.query)]
+            assert row.query not in row.negatives
+            bound = {"perc_pos": 0.95 * lowest, "margin_pos": lowest - 0.05, "absolute": 0.7, "naive": 9}
+            assert all(score < bound[rule] for score in row.negative_scores if lowest > 0)
+
+
+def test_the_page_of_examples_shows_kept_and_refused(tmp_path: Path, rows: dict[str, list[Row]]) -> None:
+    run = make_run(tmp_path, {"one": {}}, {"top_k": 15}, {"num_negatives": 2})
+    mine_with_words(run, tmp_path)
+    select.run_stage(context_of(run, "chosen", tmp_path))
+    page = (tmp_path / "r" / "chosen" / "examples.md").read_text()
+    assert page.startswith("# one\n")
+    assert page.count("## row ") == page.count("**query** ") == 5
+    for word in ("- kept, rank ", "- perc_pos, rank ", "- same_as_positive, rank ", "must stay below 0."):
+        assert word in page
+    assert "not_needed" not in page
+
+
+def test_another_rows_positive_for_the_same_query_is_never_a_negative(tmp_path: Path) -> None:
+    lines = [Row("apple pear", ("plum one",)), Row(" apple pear ", ("apple two",)), Row("river", ("pear",))]
+    write_rows(tmp_path / "one.parquet", lines)
+    run = make_run(tmp_path, {"one": {}}, {}, {"rule": {"kind": "naive"}})
+    mine_with_words(run, tmp_path)
+    select.run_stage(context_of(run, "chosen", tmp_path))
+    kept = read_rows(tmp_path / "r" / "chosen" / "rows" / "one.parquet")
+    assert [row.negatives for row in kept[:2]] == [("pear",), ("pear",)]
+
+
+def test_in_a_symmetric_source_a_positives_query_is_never_its_negative(tmp_path: Path) -> None:
+    lines = [Row("apple pear", ("plum",)), Row("plum", ("stone",)), Row("river", ("apple pear",))]
+    write_rows(tmp_path / "one.parquet", lines)
+    run = make_run(tmp_path, {"one": {"symmetric": True}}, {}, {"rule": {"kind": "naive"}})
+    mine_with_words(run, tmp_path)
+    select.run_stage(context_of(run, "chosen", tmp_path))
+    kept = read_rows(tmp_path / "r" / "chosen" / "rows" / "one.parquet")
+    assert kept[1].negatives == ()  # stone is its positive, plum itself, and it is a positive of apple pear
+
+
+texts = st.sampled_from(["a", "b", "c", "a ", " b", "d e", "e d", "c c"])
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    made=st.lists(st.tuples(texts, st.lists(texts, min_size=1, max_size=3)), min_size=1, max_size=10),
+    symmetric=st.booleans(),
+    max_rows=st.none() | st.integers(1, 6),
+)
+def test_never_a_known_positive_or_equal_text(tmp_path_factory, made, symmetric, max_rows) -> None:
+    folder = tmp_path_factory.mktemp("never")
+    lines = [Row(query, tuple(positives)) for query, positives in made]
+    write_rows(folder / "one.parquet", lines)
+    chosen = {"rule": {"kind": "naive"}}
+    mined = {"top_k": 4} | ({"max_rows": max_rows} if max_rows else {})
+    run = make_run(folder, {"one": {"symmetric": symmetric}}, mined, chosen)
+    mine_with_words(run, folder)
+    select.run_stage(context_of(run, "chosen", folder))
+    for row in read_rows(folder / "r" / "chosen" / "rows" / "one.parquet"):
+        banned = {row.query.strip()}
+        banned |= {p.strip() for q, ps in made for p in ps if q.strip() == row.query.strip()}
+        if symmetric:
+            banned |= {q.strip() for q, ps in made if row.query.strip() in {p.strip() for p in ps}}
+        assert not {text.strip() for text in row.negatives} & banned
+        assert len({text.strip() for text in row.negatives}) == len(row.negatives)
+
+
+def test_ranks_beyond_the_mined_ones_are_refused(tmp_path: Path, rows: dict[str, list[Row]]) -> None:
+    for key in ("require_positive_in_top", "first_rank"):
+        run = make_run(tmp_path, {"one": {}}, {"top_k": 10}, {key: 20})
+        with pytest.raises(UserError) as error:
+            select.run_stage(context_of(run, "chosen", tmp_path))
+        assert str(error.value) == (
+            f"stage 'chosen' > {key}: 20, but stage 'mined' keeps 10 candidates a row; "
+            "lower it, or raise top_k there"
+        )
+
+
+def test_a_source_that_loses_all_rows_is_an_error(tmp_path: Path) -> None:
+    lines = [Row("apple pear", ("river stone",)), Row("river stone", ("apple pear",))]
+    write_rows(tmp_path / "one.parquet", lines)
+    run = make_run(tmp_path, {"one": {}}, {}, {"require_positive_in_top": 1})
+    mine_with_words(run, tmp_path)
+    with pytest.raises(UserError) as error:
+        select.run_stage(context_of(run, "chosen", tmp_path))
+    assert str(error.value) == (
+        "stage 'chosen' > require_positive_in_top: 1 drops all 2 rows of source 'one'; "
+        "raise it, or mine with a better model"
+    )
+
+
+def test_a_poor_yield_is_said(tmp_path: Path, rows: dict[str, list[Row]], capsys) -> None:
+    chosen = {"rule": {"kind": "absolute", "ceiling": -0.9}}
+    run = make_run(tmp_path, {"one": {}}, {"top_k": 10}, chosen)
+    mine_with_words(run, tmp_path)
+    facts = select.run_stage(context_of(run, "chosen", tmp_path))
+    counts = facts["sources"]["one"]["candidates"]
+    assert counts["kept"] == 0
+    assert (
+        "source 'one': 40 of 40 rows got no negative; the rule absolute refused "
+        f"{counts['absolute'] / 400:.0%} of their candidates. An untrained model scores all texts alike: "
+        "mine with a trained stage, raise top_k, or loosen the rule"
+    ) in capsys.readouterr().out
+    generous = make_run(tmp_path, {"one": {}}, {"top_k": 10}, {"rule": {"kind": "naive"}})
+    select.run_stage(context_of(generous, "chosen", tmp_path))
+    assert "got no negative" not in capsys.readouterr().out
+
+
+def test_rows_that_shrank_since_are_refused(tmp_path: Path, rows: dict[str, list[Row]]) -> None:
+    run = make_run(tmp_path, {"one": {}}, {}, {})
+    mine_with_words(run, tmp_path)
+    write_rows(tmp_path / "one.parquet", rows["one"][:10])
+    with pytest.raises(UserError, match=r"one\.parquet: 10 rows, but stage 'mined' mined row number 39; "):
+        select.run_stage(context_of(run, "chosen", tmp_path))
