@@ -254,40 +254,44 @@ def test_no_trace_of_a_chat_template(tmp_path: Path) -> None:
     assert not any("chat_template" in path.read_text() for path in folder.rglob("*.json"))
 
 
-def test_files_hold_what_tei_requires(tmp_path: Path) -> None:
-    """The fields without a default in the structs that TEI 1.9.3 parses (read in its sources, not run)."""
-    _, folder = tiny_export(tmp_path, "mistral")
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3"])
+def test_files_hold_what_tei_requires(tmp_path: Path, family: str) -> None:
+    """The fields without a default in the structs that TEI parses, by type (read in its sources, not run)."""
+    _, folder = tiny_export(tmp_path, family)
+    config = read_json(folder / "config.json")
+    whole = ["vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"]
+    whole += [
+        "num_key_value_heads",
+        "max_position_embeddings",
+        "bos_token_id",
+        "eos_token_id",
+        "pad_token_id",
+    ]
+    assert {key: type(config[key]) for key in whole} == dict.fromkeys(whole, int)
+    real = ["rms_norm_eps", "rope_theta", "initializer_range"]
+    assert {key: type(config[key]) for key in real} == dict.fromkeys(real, float)
+    assert config["hidden_act"] == "silu"
+    assert config["rope_parameters"]["rope_theta"] == config["rope_theta"]
+    assert config["use_bidirectional_attention"] is True
+    assert config["is_causal"] is False
+    if family == "qwen3":
+        assert (config["attention_bias"], config["use_sliding_window"]) == (False, False)
+    assert "embed_tokens.weight" in load_file(folder / "model.safetensors")
+
+
+def test_files_beside_the_config_hold_what_tei_requires(tmp_path: Path) -> None:
+    """As above, for the pooling, the length, the modules, the prompts and the tokenizer."""
+    _, folder = tiny_export(tmp_path)
     pooling = read_json(folder / "1_Pooling/config.json")
-    required = ("pooling_mode_cls_token", "pooling_mode_mean_tokens")
-    assert all(type(pooling[key]) is bool for key in required)
-    assert sum(pooling[key] for key in LEGACY_BOOLEANS) == 1
-    limits = read_json(folder / "sentence_bert_config.json")
-    assert type(limits["max_seq_length"]) is int
+    assert all(type(pooling[key]) is bool for key in LEGACY_BOOLEANS)
+    assert [key for key in LEGACY_BOOLEANS if pooling[key]] == ["pooling_mode_mean_tokens"]
+    assert type(read_json(folder / "sentence_bert_config.json")["max_seq_length"]) is int
     types = [m["type"] for m in read_json(folder / "modules.json")]
     assert types == [
         f"sentence_transformers.models.{kind}" for kind in ("Transformer", "Pooling", "Normalize")
     ]
-    config = read_json(folder / "config.json")
-    assert config["use_bidirectional_attention"] is True
-    model_keys = (
-        "hidden_size",
-        "intermediate_size",
-        "num_hidden_layers",
-        "num_attention_heads",
-        "hidden_act",
-    )
-    model_keys += (
-        "num_key_value_heads",
-        "max_position_embeddings",
-        "rms_norm_eps",
-        "vocab_size",
-        "model_type",
-    )
-    assert not [key for key in model_keys if config.get(key) is None]
-    rope = config.get("rope_parameters") or {}
-    assert config.get("rope_theta") or rope.get("rope_theta")
-    assert type(read_json(folder / "config_sentence_transformers.json")["prompts"]["query"]) is str
-    assert "embed_tokens.weight" in load_file(folder / "model.safetensors")
+    prompts = read_json(folder / "config_sentence_transformers.json")["prompts"]
+    assert prompts == {"query": "query: ", "document": "text: "}
     assert json.loads((folder / "tokenizer.json").read_text())["truncation"] is None
 
 

@@ -160,9 +160,16 @@ def backbone_config(encoder: Encoder, precision: str) -> dict[str, Any]:
     for key in FOREIGN_KEYS:
         values.pop(key, None)
     values |= {"architectures": [type(encoder.backbone).__name__], "dtype": precision}
+    values |= old_rope(values)
     if kind_of(encoder.backbone) == "decoder" and not is_gemma(config):
         values |= attention_keys(encoder.spec.attention)
     return values
+
+
+def old_rope(values: dict[str, Any]) -> dict[str, float]:
+    """The plain rotary base where older servers look for it; a scaled one they must not mistake for plain."""
+    rope = values.get("rope_parameters") or {}
+    return {"rope_theta": rope["rope_theta"]} if rope.get("rope_type") == "default" else {}
 
 
 def attention_keys(attention: str) -> dict[str, bool]:

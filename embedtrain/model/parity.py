@@ -72,8 +72,8 @@ def check_parity(
     """Encode texts by sentence-transformers from `folder` and by `encoder`; the facts for parity.json.
 
     To each side come a text beyond the limit and some unusual ones. `bound` follows from the less
-    exact of both precisions where it is not given. Raises UserError, with the worst text, where token ids differ at all or
-    vectors by more than the bound.
+    exact of both precisions where it is not given. Raises UserError, with the worst text, where token
+    ids differ at all or vectors by more than the bound.
     """
     precision = read_json(folder / "config.json")["dtype"]
     if bound is None:
