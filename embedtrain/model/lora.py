@@ -104,7 +104,9 @@ def fold_lora(encoder: Encoder) -> None:
             plain.weight.copy_(merged_weight(layer))
         parent, _, child = name.rpartition(".")
         setattr(encoder.backbone.get_submodule(parent), child, plain)
-    encoder.folded = encoder.folded or encoder.lora is not None
+    if encoder.lora is not None:
+        del encoder.backbone.peft_config
+        encoder.folded = True
     encoder.lora = None
 
 

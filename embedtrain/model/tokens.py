@@ -3,10 +3,11 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from tokenizers import Encoding, Tokenizer, normalizers, processors
+from tokenizers import Encoding, Tokenizer, normalizers
 
 from embedtrain.batch import TokenBatch
 from embedtrain.config.errors import UserError
@@ -69,23 +70,43 @@ def load_tokenizer(folder: Path, *, eos: str | None = None, lowercase: bool = Fa
     if lowercase:
         steps = [normalizers.Lowercase(), *([tokenizer.normalizer] if tokenizer.normalizer else [])]
         tokenizer.normalizer = normalizers.Sequence(steps)
-    if eos is not None:
-        append_token(tokenizer, eos)
-    return tokenizer
+    return tokenizer if eos is None else append_token(tokenizer, eos)
 
 
-def append_token(tokenizer: Tokenizer, token: str) -> None:
-    """Let the post-processor end every text with `token`; what it added before stays."""
+def append_token(tokenizer: Tokenizer, token: str) -> Tokenizer:
+    """The tokenizer with a post-processor that ends every text with `token`; what it added before stays.
+
+    The template in the post-processor is extended: of two templates in a sequence the second would be applied
+    to each piece of the first.
+    """
     token_id = tokenizer.token_to_id(token)
     if token_id is None:
         raise UserError(f"append_eos: the tokenizer does not know its end token {token!r}")
     if tokenizer.encode("a").ids[-1] == token_id:
-        return
-    template = processors.TemplateProcessing(
-        single=f"$A {token}", pair=f"$A {token} $B {token}", special_tokens=[(token, token_id)]
-    )
-    before = [tokenizer.post_processor] if tokenizer.post_processor else []
-    tokenizer.post_processor = processors.Sequence([*before, template])
+        return tokenizer
+    state = json.loads(tokenizer.to_str())
+    steps = post_processors(state["post_processor"])
+    template = next((step for step in steps if step["type"] == "TemplateProcessing"), None)
+    if template is None:
+        sides: list[dict[str, Any]] = [{"Sequence": {"id": side, "type_id": 0}} for side in "AB"]
+        template = {"type": "TemplateProcessing", "single": sides[:1], "pair": sides, "special_tokens": {}}
+        steps.append(template)
+    for order in ("single", "pair"):
+        template[order].append({"SpecialToken": {"id": token, "type_id": 0}})
+    template["special_tokens"][token] = {"id": token, "ids": [token_id], "tokens": [token]}
+    state["post_processor"] = {"type": "Sequence", "processors": steps}
+    return Tokenizer.from_str(json.dumps(state))
+
+
+def post_processors(state: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """The steps of a post-processor; those that can be followed by a template."""
+    steps = [] if state is None else state["processors"] if state["type"] == "Sequence" else [state]
+    odd = [step["type"] for step in steps if step["type"] not in ("ByteLevel", "TemplateProcessing")]
+    if odd:
+        raise UserError(
+            f"append_eos: the tokenizer's post-processor is {odd[0]}, which has an end token of its own"
+        )
+    return list(steps)
 
 
 def end_token(folder: Path) -> str | None:
