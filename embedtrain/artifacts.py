@@ -1,0 +1,124 @@
+"""Files that are whole or absent: atomic writes, content hashes, and the marker of a finished folder."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+DONE = "done.json"
+BLOCK = 1 << 20
+
+
+def write_atomic(path: Path | str, content: str | bytes) -> Path:
+    """Write aside, flush to the disk, rename: a reader sees the old file or the new one, never half of it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with aside.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+    return path
+
+
+def write_json(path: Path | str, value: object) -> Path:
+    """`value` as indented JSON with sorted keys, atomically."""
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return write_atomic(path, text + "\n")
+
+
+def read_json(path: Path | str) -> Any:
+    """The value in a JSON file."""
+    return json.loads(Path(path).read_text())
+
+
+def hash_bytes(content: bytes) -> str:
+    """SHA-256, hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def hash_json(value: object) -> str:
+    """SHA-256 of a JSON value, whatever the order of its keys."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hash_bytes(text.encode())
+
+
+def hash_file(path: Path | str) -> str:
+    """SHA-256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def list_files(path: Path | str) -> list[Path]:
+    """The file itself, or every file below the folder, hidden ones left out, sorted."""
+    path = Path(path)
+    if path.is_file():
+        return [path]
+    visible = (
+        p for p in path.rglob("*") if not any(part.startswith(".") for part in p.relative_to(path).parts)
+    )
+    return sorted(p for p in visible if p.is_file())
+
+
+def hash_folder(path: Path | str) -> str:
+    """SHA-256 of a file, or of the names and contents of every visible file below a folder."""
+    path = Path(path)
+    if path.is_file():
+        return hash_file(path)
+    return hash_json({str(p.relative_to(path)): hash_file(p) for p in list_files(path)})
+
+
+class HashCache:
+    """Remembers content hashes by path, size and time of change, so that a plan costs no second read."""
+
+    def __init__(self, path: Path) -> None:
+        """Start from the entries in the file `path`, if it is there."""
+        self.path = path
+        self.known: dict[str, str] = read_json(path) if path.exists() else {}
+        self.fresh = False
+
+    def hash(self, path: Path | str) -> str:
+        """Hash of a file or folder."""
+        path = Path(path)
+        if path.is_dir():
+            return hash_json({str(p.relative_to(path)): self.hash(p) for p in list_files(path)})
+        status = path.stat()
+        key = f"{path}:{status.st_size}:{status.st_mtime_ns}"
+        if key not in self.known:
+            self.known[key] = hash_file(path)
+            self.fresh = True
+        return self.known[key]
+
+    def save(self) -> None:
+        """Write the entries where there are new ones."""
+        if self.fresh:
+            write_json(self.path, self.known)
+
+
+def folder_bytes(path: Path | str) -> int:
+    """Bytes in the files below a folder."""
+    return sum(p.stat().st_size for p in Path(path).rglob("*") if p.is_file() and not p.is_symlink())
+
+
+def mark_done(folder: Path | str, facts: Mapping[str, object]) -> None:
+    """Say that a folder is complete. Written last."""
+    write_json(Path(folder) / DONE, dict(facts))
+
+
+def is_done(folder: Path | str) -> bool:
+    """Whether a folder says that it is complete."""
+    return (Path(folder) / DONE).is_file()
+
+
+def replace_link(link: Path, target: Path) -> None:
+    """Point the symbolic link at `target`, relative to its own folder, in one step."""
+    aside = link.with_name(f".{link.name}.{os.getpid()}.partial")
+    aside.unlink(missing_ok=True)
+    aside.symlink_to(os.path.relpath(target, link.parent))
+    aside.replace(link)
