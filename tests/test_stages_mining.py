@@ -23,6 +23,7 @@ from embedtrain.mining.tables import read_corpus, read_mined
 from embedtrain.search import dot
 from embedtrain.stages import mine, select
 from embedtrain.stages.context import StageContext
+from embedtrain.stages.opening import open_start
 
 
 @pytest.fixture
@@ -146,7 +147,7 @@ def test_with_a_real_model_from_the_base(tmp_path: Path, tiny_run: Run) -> None:
     context = context_of(tiny_run, "mined", tmp_path)
     facts = mine.run_stage(context)
     assert facts["sources"]["one"]["documents"] == 60
-    encoder = mine.open_model(context, context.stage)
+    encoder = open_start(context)
     rows = read_rows(tmp_path / "one.parquet")
     mined = read_mined(context.folder, "one")
     queries = encoder.encode([row.query for row in rows], "query", instruction="find")
@@ -165,7 +166,8 @@ KILLED = """
     from embedtrain.config.load import find_stage
     from embedtrain.config.schema import Machine, Run
     from embedtrain.stages import mine
-    from embedtrain.stages.context import StageContext
+    from embedtrain.stages.opening import open_start
+from embedtrain.stages.context import StageContext
 
     run = Run.model_validate_json(Path(sys.argv[1]).read_text())
     stage = find_stage(run, "mined")

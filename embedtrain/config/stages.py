@@ -211,6 +211,9 @@ class Export(Stage):
     attention: Literal["bidirectional", "causal"] | None = Field(
         None, description="only with `from: base`, to measure the untouched base either way"
     )
+    max_tokens: AtLeastOne | None = Field(
+        None, description="length limit of the folder; absent means the longer side's limit in training"
+    )
     num_parity_texts: AtLeastOne = Field(256, description="texts encoded again to prove the export")
     link: Annotated[Str, Field(pattern=LINK_NAME)] | None = Field(
         None, description="name of a link in the run's folder to this export, for example model"

@@ -23,8 +23,15 @@ BATCH_SIZE = 32
 class Embedder(Protocol):
     """What evaluation needs of a model."""
 
-    name: str
-    dim: int
+    @property
+    def name(self) -> str:
+        """How tables call it."""
+        ...
+
+    @property
+    def dim(self) -> int:
+        """Dims of a vector."""
+        ...
 
     def encode(self, texts: Sequence[str], *, side: Side, normalize: bool = True) -> np.ndarray:
         """Vectors (len(texts), dim), float32; side "" means without a prompt."""

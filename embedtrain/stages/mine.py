@@ -17,10 +17,10 @@ from embedtrain.mining.tables import (
     mined_table,
     table_writer,
 )
-from embedtrain.model.encoder import Encoder, weights_hash
-from embedtrain.model.load import load_encoder, open_encoder
+from embedtrain.model.encoder import weights_hash
 from embedtrain.show.tables import print_table
 from embedtrain.stages.context import StageContext
+from embedtrain.stages.opening import open_start
 
 VECTORS = "vectors"  # beside the stage folders, so that mining again encodes only what is new
 
@@ -29,7 +29,7 @@ def run_stage(context: StageContext) -> dict[str, object]:
     """Write candidates.parquet and corpus.parquet; the facts are counts, seconds and shares, by source."""
     stage = context.stage
     assert isinstance(stage, Mine)
-    facts = mine_sources(context, stage, open_retriever(context, stage))
+    facts = mine_sources(context, stage, open_retriever(context))
     print_facts(facts)
     return {"sources": facts}
 
@@ -64,9 +64,9 @@ def source_names(context: StageContext, stage: Mine) -> list[str]:
     return list(names)
 
 
-def open_retriever(context: StageContext, stage: Mine) -> Retriever:
+def open_retriever(context: StageContext) -> Retriever:
     """The model of the stage named by `from`, or the untouched base."""
-    encoder = open_model(context, stage)
+    encoder = open_start(context)
     return Retriever(
         encoder=encoder,
         weights=weights_hash(encoder),
@@ -76,14 +76,6 @@ def open_retriever(context: StageContext, stage: Mine) -> Retriever:
         tokens_per_batch=context.machine.encode_tokens,
         device=context.machine.device,
     )
-
-
-def open_model(context: StageContext, stage: Mine) -> Encoder:
-    """The encoder to mine with, on the machine's device."""
-    run, device = context.run, context.machine.device
-    if stage.from_ == "base":
-        return load_encoder(run.base, run.encoder, run.text, precision=run.precision, device=device)
-    return open_encoder(context.inputs[stage.from_] / "encoder", device=device)
 
 
 def print_facts(facts: Mapping[str, Mapping[str, object]]) -> None:

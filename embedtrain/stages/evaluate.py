@@ -1,0 +1,147 @@
+"""Measures: exported folders and local test data in, a table and a report out."""
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from embedtrain import __version__
+from embedtrain.artifacts import write_atomic, write_json
+from embedtrain.config.errors import UserError
+from embedtrain.config.schema import Machine
+from embedtrain.config.stages import Evaluate
+from embedtrain.evaluation.groups import terminal_tables
+from embedtrain.evaluation.measure import Remembering, bm25_result, measure
+from embedtrain.evaluation.neighbours import embedding_map, nearest_examples
+from embedtrain.evaluation.readers import find_tasks
+from embedtrain.evaluation.report import read_curve, report_json, report_page
+from embedtrain.evaluation.results import Result
+from embedtrain.evaluation.tasks import Retrieval, Task, cut_tasks
+from embedtrain.model.st import open_sentence_transformer
+from embedtrain.show.plots import Points
+from embedtrain.show.progress import progress
+from embedtrain.show.tables import print_table
+from embedtrain.stages.context import StageContext
+
+REPORT, PAGE, CURVE = "report.json", "report.html", "curve.jsonl"
+BYTES_PER_TOKEN = 4  # of English, roughly: the same cut for every model, whatever its tokenizer
+
+
+def run_stage(context: StageContext) -> dict[str, object]:
+    """Write report.json and, where asked, report.html."""
+    stage = context.stage
+    assert isinstance(stage, Evaluate)
+    held_out, in_domain = read_tasks(stage.data), read_tasks(stage.in_domain_data)
+    tasks = unlike_names([*held_out, *in_domain])
+    if stage.max_tokens_per_model is not None:
+        tasks = cut_tasks(tasks, stage.max_tokens_per_model, count_tokens)
+    names = [task.name for task in in_domain]
+    whole, partly = model_folders(context, stage.models), model_folders(context, stage.intermediate)
+    results, opened = measure_all(whole, tasks, stage.bm25, context.machine, partly)
+    write_json(context.folder / REPORT, report_json(results, names, embedtrain=__version__))
+    if stage.report:
+        page = run_page(context, results, names, [opened[n] for n in whole if n in context.inputs], tasks[0])
+        write_atomic(context.folder / PAGE, page)
+    show_results(results, names)
+    return {"models": [*whole, *partly], "tasks": [task.name for task in tasks]}
+
+
+def model_folders(context: StageContext, names: Sequence[str]) -> dict[str, str]:
+    """Where each model is: an export stage's folder, or what the name says."""
+    return {name: str(context.inputs[name] / "model") if name in context.inputs else name for name in names}
+
+
+def evaluate_folders(
+    models: Sequence[str],
+    data: Sequence[str],
+    out: Path | None,
+    max_tokens: int | None,
+    bm25: bool,
+    machine: Machine,
+) -> None:
+    """The command `embedtrain evaluate`: measure folders side by side and print the table."""
+    tasks = unlike_names(read_tasks(data))
+    if max_tokens is not None:
+        tasks = cut_tasks(tasks, max_tokens, count_tokens)
+    results, _ = measure_all({name: name for name in models}, tasks, bm25, machine, {})
+    if out is not None:
+        write_json(out / REPORT, report_json(results, embedtrain=__version__))
+        write_atomic(out / PAGE, report_page(results))
+    show_results(results, ())
+
+
+def read_tasks(paths: Sequence[str]) -> list[Task]:
+    """The tasks in all paths."""
+    return [task for path in paths for task in find_tasks(path)]
+
+
+def unlike_names(tasks: Sequence[Task]) -> list[Task]:
+    """The tasks; raises UserError where two have one name, which would mix their columns."""
+    names = [task.name for task in tasks]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"two test sets are named '{name}'; rename one of their folders or files")
+    return list(tasks)
+
+
+def count_tokens(texts: Sequence[str]) -> list[int]:
+    """Roughly the tokens of each text."""
+    return [len(text.encode()) // BYTES_PER_TOKEN + 1 for text in texts]
+
+
+def measure_all(
+    models: Mapping[str, str], tasks: Sequence[Task], bm25: bool, machine: Machine, partly: Mapping[str, str]
+) -> tuple[list[Result], dict[str, Remembering]]:
+    """Results in the order of a table, and the opened models; those in `partly` see the first task alone."""
+    if machine.threads:
+        torch.set_num_threads(machine.threads)
+    results = [bm25_result(task) for task in tasks if bm25 and isinstance(task, Retrieval)]
+    opened: dict[str, Remembering] = {}
+    total = len(models) * len(tasks) + len(partly)
+    with progress("evaluate", total=total, unit="task") as bar:
+        for name, path in {**models, **partly}.items():
+            embedder = Remembering(open_sentence_transformer(path, device=machine.device, name=name))
+            opened[name] = embedder
+            for task in tasks if name in models else tasks[:1]:
+                results.append(measure(embedder, task))
+                bar.advance(1, model=name, task=task.name)
+    return results, opened
+
+
+def run_page(
+    context: StageContext,
+    results: Sequence[Result],
+    in_domain: Collection[str],
+    own: Sequence[Remembering],
+    task: Task,
+) -> str:
+    """The page of a run: tables and curves; neighbours and maps of its first and last model on one task."""
+    run = context.run
+    pair = [own[0], own[-1]] if len(own) > 1 else []
+    layers = f"its first {run.base.keep_first_layers} layers" if run.base.keep_first_layers else "all layers"
+    return report_page(
+        results,
+        in_domain,
+        curves=read_curves(context),
+        examples=nearest_examples(pair[0], pair[1], task) if pair else [],
+        maps=[embedding_map(model, task) for model in pair],
+        title=f"embedtrain: {run.name}",
+        lead=f"{run.base.model}, {layers}: before training, after it, and beside other models.",
+        facts=[("stages", len(run.stages)), ("seed", run.seed), ("precision", run.precision)],
+    )
+
+
+def read_curves(context: StageContext) -> dict[str, Points]:
+    """Loss curves of the run's train stages, from the newest folder of each."""
+    curves: dict[str, Points] = {}
+    for stage in context.run.stages:
+        found = list(context.folder.parent.glob(f"{stage.name}-????????/{CURVE}"))
+        if found and stage.kind == "train":
+            curves[stage.name] = read_curve(max(found, key=lambda path: path.stat().st_mtime))
+    return curves
+
+
+def show_results(results: Sequence[Result], in_domain: Collection[str]) -> None:
+    """The tables of the report, in the terminal."""
+    for table in terminal_tables(results, in_domain):
+        print_table(table.title, table.columns, table.rows, note=table.note)

@@ -1,0 +1,85 @@
+"""Exports: an encoder in; out a folder that sentence-transformers, TEI and vLLM load, and the proof of it."""
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+
+from embedtrain import __version__
+from embedtrain.artifacts import write_json
+from embedtrain.config.errors import UserError
+from embedtrain.config.stages import Export
+from embedtrain.data.rows import count_rows, read_rows
+from embedtrain.model.card import Facts, SourceFacts
+from embedtrain.model.encoder import Encoder
+from embedtrain.model.export import export_encoder
+from embedtrain.model.parity import check_parity
+from embedtrain.stages.context import StageContext
+from embedtrain.stages.opening import open_start
+
+MODEL = "model"
+
+
+def run_stage(context: StageContext) -> dict[str, object]:
+    """Write `model/` and `parity.json`. Raises UserError where the folder encodes unlike the encoder."""
+    stage = context.stage
+    assert isinstance(stage, Export)
+    encoder = with_limit(open_start(context), stage.max_tokens)
+    instructions = {n: s.instruction for n, s in context.run.sources.items() if s.instruction}
+    shutil.rmtree(context.folder / MODEL, ignore_errors=True)
+    export_encoder(
+        encoder,
+        context.folder / MODEL,
+        precision=stage.precision,
+        facts=card_facts(context, stage),
+        instructions=instructions,
+    )
+    queries, documents = parity_texts(context, stage)
+    parity = check_parity(encoder, context.folder / MODEL, queries, documents, instructions=instructions)
+    write_json(context.folder / "parity.json", parity)
+    print(f"{stage.name}: sentence-transformers gives the same vectors; see parity.json")
+    return {"parity": parity}
+
+
+def with_limit(encoder: Encoder, max_tokens: int | None) -> Encoder:
+    """The encoder, reading texts up to `max_tokens`."""
+    if max_tokens is not None:
+        longest = encoder.backbone.config.max_position_embeddings
+        if max_tokens > longest:
+            raise UserError(f"max_tokens {max_tokens} is more than the {longest} positions of the model")
+        limits = {"max_query_tokens": max_tokens, "max_document_tokens": max_tokens}
+        encoder.spec = replace(encoder.spec, text=encoder.spec.text.model_copy(update=limits))
+    return encoder
+
+
+def parity_texts(context: StageContext, stage: Export) -> tuple[list[str], list[str]]:
+    """Real texts of all sources, half queries and half positives, drawn with the seed."""
+    rows = [row for source in context.run.sources.values() for row in read_rows(source.rows)]
+    if not rows:
+        raise UserError(
+            f"stage '{stage.name}': the run has no sources, so there is no text to prove the export on"
+        )
+    count = min((stage.num_parity_texts + 1) // 2, len(rows))
+    drawn = np.random.default_rng(context.seed).choice(len(rows), count, replace=False)
+    return [rows[i].query for i in drawn], [rows[i].positives[0] for i in drawn]
+
+
+def card_facts(context: StageContext, stage: Export) -> Facts:
+    """What the model card says of the run."""
+    run = context.run
+    trained = stage.from_ != "base"
+    sources: dict[str, SourceFacts] = {
+        name: {"num_rows": count_rows(s.rows), "weight": s.weight, "instruction": s.instruction}
+        for name, s in run.sources.items()
+        if trained
+    }
+    before = run.stages[: [s.name for s in run.stages].index(stage.name)]
+    stages = [f"{s.name} ({s.kind})" for s in before if trained and s.kind not in ("export", "evaluate")]
+    name = f"{run.name} {stage.link or stage.name}"
+    return {
+        "name": name,
+        "seed": run.seed,
+        "embedtrain_version": __version__,
+        "sources": sources,
+        "stages": stages,
+    }

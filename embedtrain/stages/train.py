@@ -1,0 +1,62 @@
+"""Trains: rows and a starting encoder in, an encoder and its curve out."""
+
+import torch
+
+from embedtrain.config.errors import UserError
+from embedtrain.config.stages import Train
+from embedtrain.data.rows import Row, read_rows
+from embedtrain.dist import current, require_processes, start_processes, stop_processes
+from embedtrain.model.checkpoint import save_encoder
+from embedtrain.model.lora import add_lora, tune_all
+from embedtrain.stages.context import StageContext
+from embedtrain.stages.opening import ENCODER, open_start
+from embedtrain.train.loop import train
+
+
+def run_stage(context: StageContext) -> dict[str, object]:
+    """Write `encoder/`, `curve.jsonl` and, while it runs, `checkpoints/`."""
+    stage = context.stage
+    assert isinstance(stage, Train)
+    start_processes(context.machine.device)
+    require_processes(context.machine.num_processes)
+    if context.machine.threads:
+        torch.set_num_threads(context.machine.threads)
+    rows = read_sources(context, stage)
+    encoder = open_start(context)
+    check_dims(stage, encoder.dim)
+    if stage.tuning == "lora":
+        add_lora(encoder, stage.lora, context.run.seed if stage.seed is None else stage.seed)
+    else:
+        tune_all(encoder)
+    facts = train(encoder, rows, stage, context.run, context.machine, context.folder)
+    if current().rank == 0:
+        save_encoder(encoder.eval(), context.folder / ENCODER)
+    stop_processes()
+    return facts | {"rows": {name: len(source) for name, source in rows.items()}}
+
+
+def read_sources(context: StageContext, stage: Train) -> dict[str, list[Row]]:
+    """Rows by source: from the select stage where one is named, else from the sources' own files."""
+    weighted = [name for name, source in context.run.sources.items() if source.weight > 0]
+    if stage.rows is None:
+        return {n: read_rows(context.run.sources[n].rows) for n in stage.sources or weighted}
+    folder = context.inputs[stage.rows] / "rows"
+    selected = sorted(path.stem for path in folder.glob("*.parquet"))
+    wanted = [name for name in stage.sources or weighted if stage.sources or name in selected]
+    if absent := [name for name in wanted if name not in selected]:
+        raise UserError(
+            f"stage '{stage.name}': stage '{stage.rows}' has no rows of {', '.join(absent)}; "
+            f"it has {', '.join(selected)}"
+        )
+    return {name: read_rows(folder / f"{name}.parquet") for name in wanted}
+
+
+def check_dims(stage: Train, dim: int) -> None:
+    """Raise UserError where a view is wider than the model's vectors."""
+    view = stage.objective.matryoshka
+    for wanted in view.dims if view else ():
+        if wanted > dim:
+            raise UserError(
+                f"stage '{stage.name}' > objective.matryoshka.dims: {wanted} is more than "
+                f"the model's {dim} dims"
+            )
