@@ -141,7 +141,7 @@ def inline(svg: str, title: str) -> str:
     svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
     used = set(re.findall(r"(?:url\(#|href=\"#)([^\")]+)", svg))
     svg = re.sub(r' id="([^"]+)"', lambda m: m[0] if m[1] in used else "", svg)
-    svg = re.sub(r"font: ([\d.]+)px [^;\"]+", r"font-size: \1px", svg)
+    svg = re.sub(r"font-family: [^;\"]+;? ?", "", svg)
     svg = svg.replace(INK, "currentColor").replace(FAINT, "var(--line, #999)")
     for number, color in enumerate(PALETTE):
         svg = svg.replace(color, f"var(--series-{number}, {color})")
