@@ -1,0 +1,96 @@
+"""Near-duplicate texts: found by MinHash, confirmed by exact overlap, and kept on one side of a split."""
+
+import re
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+
+from rensa import RMinHash
+
+NUM_HASHES, BAND = 64, 4  # 16 bands of 4: a pair with overlap 0.5 is seen with probability 0.64, 0.7 with 0.99
+WORD = re.compile(r"[^\W_]+")
+
+
+def features(text: str) -> frozenset[str]:
+    """Words and pairs of neighbours, in small letters."""
+    words = WORD.findall(text.lower())
+    return frozenset(words) | {f"{a} {b}" for a, b in zip(words, words[1:], strict=False)}
+
+
+def overlap(first: frozenset[str], second: frozenset[str]) -> float:
+    """Jaccard overlap of two sets; 0 where both are empty."""
+    union = len(first | second)
+    return len(first & second) / union if union else 0.0
+
+
+def bands(values: frozenset[str]) -> Iterator[tuple[int, ...]]:
+    """Buckets of a text: near duplicates probably share one."""
+    sketch = RMinHash(num_perm=NUM_HASHES, seed=1)
+    sketch.update(sorted(values))
+    digest = sketch.digest()
+    for start in range(0, NUM_HASHES, BAND):
+        yield (start, *digest[start : start + BAND])
+
+
+def near_pairs(texts: Sequence[str], least: float, most_in_bucket: int = 60) -> Iterator[tuple[int, int]]:
+    """Pairs (earlier, later) of texts that overlap by at least `least`.
+
+    A text is compared with the latest `most_in_bucket` texts of each bucket.
+    """
+    values = [features(text) for text in texts]
+    buckets: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for later, own in enumerate(values):
+        keys = list(bands(own)) if own else []
+        near = {number for key in keys for number in buckets[key][-most_in_bucket:]}
+        for earlier in sorted(near):
+            if overlap(values[earlier], own) >= least:
+                yield earlier, later
+        for key in keys:
+            buckets[key].append(later)
+
+
+def drop_duplicates(texts: Sequence[str], least: float = 0.7) -> list[int]:
+    """Positions of texts that are no near duplicate of an earlier one."""
+    dropped = {later for _, later in near_pairs(texts, least)}
+    return [number for number in range(len(texts)) if number not in dropped]
+
+
+def cluster(groups: Sequence[Iterable[Hashable]], texts: Sequence[str], least: float = 0.5) -> list[int]:
+    """A cluster number for each text: texts that share a group or nearly the words are in one cluster."""
+    parents = list(range(len(texts)))
+
+    def root(number: int) -> int:
+        while parents[number] != number:
+            parents[number] = parents[parents[number]]
+            number = parents[number]
+        return number
+
+    first_of: dict[Hashable, int] = {}
+    for number, names in enumerate(groups):
+        for name in names:
+            parents[root(number)] = root(first_of.setdefault(name, number))
+    for earlier, later in near_pairs(texts, least):
+        parents[root(later)] = root(earlier)
+    return [root(number) for number in range(len(texts))]
+
+
+def split(clusters: Sequence[int], order: Sequence[bytes], num_test: int) -> tuple[list[int], list[int]]:
+    """(training positions, test positions): whole clusters in a fixed order until the test side is full.
+
+    Clusters above a fiftieth of the test side stay in training, so that no family of texts fills it.
+    """
+    members: dict[int, list[int]] = defaultdict(list)
+    for position, number in enumerate(clusters):
+        members[number].append(position)
+    test: list[int] = []
+    for group in sorted(members.values(), key=lambda group: min(order[p] for p in group)):
+        if len(group) <= max(1, num_test // 50) and len(test) + len(group) <= num_test:
+            test += group
+    held_out = set(test)
+    train = [position for position in range(len(clusters)) if position not in held_out]
+    return sorted(train, key=order.__getitem__), sorted(test, key=order.__getitem__)
+
+
+def near_any(texts: Sequence[str], others: Sequence[str], least: float = 0.5) -> set[int]:
+    """Positions of `texts` that nearly equal one of `others`."""
+    pairs = near_pairs([*others, *texts], least, most_in_bucket=10**9)
+    return {later - len(others) for earlier, later in pairs if earlier < len(others) <= later}

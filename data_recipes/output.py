@@ -1,0 +1,109 @@
+"""What recipes write: rows, their card and licence, and test folders in BEIR layout."""
+
+import json
+import re
+import shutil
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+
+from clusters import near_any
+from fetch import say
+
+from embedtrain.artifacts import hash_file, write_atomic
+from embedtrain.data.rows import Row, write_rows
+
+CLIP_WORDS = 60
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a reader should know of a set. `origins` are the raw files with their hashes."""
+
+    title: str
+    origins: Sequence[str]
+    licence: str
+    made: str
+    split: str
+    date: str
+
+
+def clip(text: str, words: int = CLIP_WORDS) -> str:
+    """The first words of a text, white space made single."""
+    return " ".join(text.split()[:words])
+
+
+def tidy(text: str) -> str:
+    """White space made single, none before punctuation."""
+    return re.sub(r"\s+([,.;:?!)])", r"\1", " ".join(text.split()))
+
+
+def read_kept_out(folder: Path) -> list[str]:
+    """Texts of the FAQ test set, which no training text may contain."""
+    files = [folder / name for name in ("queries.jsonl", "corpus.jsonl")]
+    if missing := [str(path) for path in files if not path.is_file()]:
+        raise SystemExit(f"{missing[0]}: no such file; run data_recipes/faq.py first")
+    return [json.loads(line)["text"] for path in files for line in path.read_text().splitlines()]
+
+
+def drop_kept_out(rows: Sequence[Row], kept_out: Sequence[str]) -> list[Row]:
+    """Rows none of whose texts nearly equals a kept-out text."""
+    texts = [(number, text) for number, row in enumerate(rows) for text in (row.query, *row.positives)]
+    near = near_any([text for _, text in texts], kept_out)
+    hit = {texts[position][0] for position in near}
+    return [row for number, row in enumerate(rows) if number not in hit]
+
+
+def write_set(out: Path, train: Sequence[Row], test: Sequence[Row], card: Card, licence: str) -> None:
+    """Write train.parquet, test.parquet, card.md and LICENSE, without rows that touch the FAQ test set."""
+    kept = drop_kept_out(train, read_kept_out(out.parent / "tests" / "faq"))
+    parts = {"train": kept, "test": list(test)}
+    for name, rows in parts.items():
+        write_rows(out / f"{name}.parquet", rows)
+    write_atomic(out / "LICENSE", licence.rstrip() + "\n")
+    write_atomic(out / "card.md", card_text(card, out, parts, len(train) - len(kept)))
+    say(f"{out}: {len(kept)} training rows, {len(test)} test rows")
+
+
+def card_text(card: Card, out: Path, parts: Mapping[str, Sequence[Row]], dropped: int) -> str:
+    """The card, as Markdown."""
+    lines = [f"# {card.title}", "", f"Made {card.date} by `data_recipes/{Path(sys.argv[0]).name}`.", "", "## Origin", ""]
+    lines += [f"- {line}" for line in card.origins]
+    lines += ["", "## Licence", "", card.licence, "", "## How it was made", "", card.made]
+    lines += [f"Documents are clipped to their first {CLIP_WORDS} words.", "", "## Split", "", card.split]
+    lines += [f"{dropped} training rows were dropped: a text nearly equals one of the FAQ test set.", ""]
+    lines += ["| file | rows | mean words of query | of positive | SHA-256 |", "|---|---:|---:|---:|---|"]
+    for name, rows in parts.items():
+        query, positive = (mean(len(t.split()) for t in texts) for texts in columns(rows))
+        digest = hash_file(out / f"{name}.parquet")
+        lines.append(f"| {name}.parquet | {len(rows)} | {query:.1f} | {positive:.1f} | `{digest}` |")
+    return "\n".join(lines) + "\n"
+
+
+def columns(rows: Sequence[Row]) -> tuple[list[str], list[str]]:
+    """Queries and first positives."""
+    return [row.query for row in rows], [row.positives[0] for row in rows]
+
+
+def write_retrieval(folder: Path, rows: Sequence[Row], num_queries: int, more: Iterable[str] = ()) -> None:
+    """A BEIR folder: the first `num_queries` rows ask; the positives of all rows and `more` are documents."""
+    shutil.rmtree(folder, ignore_errors=True)
+    ids: dict[str, str] = {}
+    for text in [*(text for row in rows for text in row.positives), *more]:
+        ids.setdefault(text, f"d{len(ids)}")
+    queries: dict[str, set[str]] = {}
+    for row in rows[:num_queries]:
+        queries.setdefault(row.query, set()).update(ids[text] for text in row.positives)
+    asked = [(f"q{number}", query) for number, query in enumerate(queries)]
+    write_jsonl(folder / "corpus.jsonl", [{"_id": i, "title": "", "text": t} for t, i in ids.items()])
+    write_jsonl(folder / "queries.jsonl", [{"_id": i, "text": query} for i, query in asked])
+    judged = [f"{i}\t{document}\t1" for i, query in asked for document in sorted(queries[query])]
+    write_atomic(folder / "qrels" / "test.tsv", "\n".join(["query-id\tcorpus-id\tscore", *judged]) + "\n")
+    say(f"{folder}: {len(asked)} queries, {len(ids)} documents")
+
+
+def write_jsonl(path: Path, records: Iterable[Mapping[str, object]]) -> None:
+    """One JSON object a line."""
+    write_atomic(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
