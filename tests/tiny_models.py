@@ -36,6 +36,8 @@ OF_FAMILY: dict[str, dict[str, object]] = {
     "gemma3_text": {"sliding_window": WINDOW, "sliding_window_pattern": 2, "query_pre_attn_scalar": 8},
     "xlm-roberta": {"type_vocab_size": 1},
     "modernbert": {
+        "cls_token_id": 0,
+        "sep_token_id": 2,
         "global_attn_every_n_layers": 2,
         "local_attention": 2 * WINDOW,
         "initializer_cutoff_factor": 3.0,

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import peft
-from peft import PeftConfig, PeftModel
+from peft import PeftConfig
+from peft.tuners.lora import LoraModel
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
@@ -33,16 +34,16 @@ def fold_adapter(backbone: PreTrainedModel, folder: Path, origin: str) -> PreTra
     if not path.is_file():
         raise UserError(f"{origin}: no {WEIGHTS} beside {ADAPTER} (pickles are not read)")
     # An adapter trained under a language-model head has one more `model.` in its names.
-    state = {
-        PREFIX + name.removeprefix(PREFIX).removeprefix("model."): value
-        for name, value in load_file(path).items()
+    stored = {
+        name.removeprefix(PREFIX).removeprefix("model."): value for name, value in load_file(path).items()
     }
-    model = PeftModel(backbone, PeftConfig.from_pretrained(str(folder), inference_mode=True))
-    peft.set_peft_model_state_dict(model, state)
-    wanted = set(peft.get_peft_model_state_dict(model))
-    if wanted != set(state):
-        odd = sorted(wanted ^ set(state))
+    tuner = LoraModel(backbone, PeftConfig.from_pretrained(str(folder), inference_mode=True), "default")
+    wanted = set(peft.get_peft_model_state_dict(tuner.model))
+    if wanted != set(stored):
+        odd = sorted(wanted ^ set(stored))
         raise UserError(
             f"{origin}: the adapter does not fit its base: {len(odd)} names differ, first {odd[0]}"
         )
-    return model.merge_and_unload()
+    peft.set_peft_model_state_dict(tuner.model, stored)
+    plain: PreTrainedModel = tuner.merge_and_unload()
+    return plain

@@ -88,6 +88,13 @@ def weights_hash(encoder: "Encoder") -> str:
     return digest
 
 
+def widened(batch: TokenBatch) -> TokenBatch:
+    """The batch with at least one position, if only of padding."""
+    if batch.ids_TL.shape[1]:
+        return batch
+    return TokenBatch(*(nn.functional.pad(t, (0, 1)) for t in (batch.ids_TL, batch.mask_TL, batch.pool_TL)))
+
+
 def bars(total: int, shown: bool) -> AbstractContextManager[Bar | None]:
     """A progress bar over texts, or nothing."""
     return show_progress("encode", total=total, unit="text") if shown else nullcontext()
@@ -127,6 +134,7 @@ class Encoder(nn.Module):
 
     def forward(self, batch: TokenBatch) -> Tensor:
         """Raw pooled vectors (T, D), not normalised: float32, or float64 where the weights are."""
+        batch = widened(batch)
         mask_TL = batch.mask_TL.clone()
         mask_TL[:, 0] = True  # a text without tokens still needs a key to attend to; it pools to zeros
         ids_TL = batch.ids_TL.masked_fill(~batch.mask_TL, self.pad_id)
@@ -146,7 +154,10 @@ class Encoder(nn.Module):
 
     def checkpoint_activations(self) -> None:
         """Keep only the layers' inputs in memory and compute the rest again in the backward pass."""
-        self.backbone.gradient_checkpointing_enable({"use_reentrant": False})
+        older = "gradient_checkpointing_enable"  # the name before transformers 5.23
+        newer = "activation_checkpointing_enable"
+        enable = getattr(self.backbone, newer if hasattr(self.backbone, newer) else older)
+        enable({"use_reentrant": False})
 
     def format(self, texts: Sequence[str], side: Side, instruction: str = "") -> list[Formatted]:
         """The exact strings the model sees."""

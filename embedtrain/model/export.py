@@ -102,7 +102,7 @@ def exported_view(encoder: Encoder) -> Encoder:
         )
     tokenizer = Tokenizer.from_str(encoder.tokenizer.to_str())
     for token in tokens:
-        append_token(tokenizer, token)
+        tokenizer = append_token(tokenizer, token)
     cut = {side: getattr(text, side).partition("{text}")[0] + "{text}" for side in after}
     bare = text.model_copy(update=cut)
     view = Encoder(encoder.backbone, tokenizer, replace(encoder.spec, text=bare), encoder.dense)

@@ -143,3 +143,10 @@ def open_windows(config: PretrainedConfig, *, keep_types: bool) -> None:
         config.use_sliding_window = False
     if values.get("layer_types") is not None:
         config.layer_types = ["full_attention"] * config.num_hidden_layers
+
+
+def to_float32(backbone: PreTrainedModel) -> None:
+    """Widen the weights; the scale of a Gemma's embeddings was rounded with them and is computed anew."""
+    backbone.float()
+    if is_gemma(backbone.config):
+        token_embeddings(backbone).get_buffer("embed_scale").fill_(backbone.config.hidden_size**0.5)

@@ -45,6 +45,7 @@ class Parts:
     adapter: Path | None = None
     dense: nn.Module | None = None
     lowercase: bool = False
+    tokenizer_is_ours: bool = False  # written by a checkpoint, end token included
     dtype: str | None = None  # of the stored weights, where it is not the run's precision
 
 
@@ -83,9 +84,11 @@ def load_encoder(
         text=settle_text(said, text, base.model),
         **config.model_dump(),
     )
+    encoder = build(parts, spec, device)
     if found is not None:
-        print(spec.describe(), file=sys.stderr)
-    return build(parts, spec, device)
+        through = "" if encoder.dense is None else " through its Dense"
+        print(f"{spec.describe()}, {encoder.dim} dims{through}", file=sys.stderr)
+    return encoder
 
 
 def open_encoder(path: str | Path, *, device: str = "cpu") -> Encoder:
@@ -109,7 +112,11 @@ def open_checkpoint(folder: Path, saved: Saved, device: str) -> Encoder:
     spec = saved.spec
     if saved.lora is None:
         dense = read_dense(sorted(folder.glob("dense_*")), str(folder))
-        encoder = build(Parts(folder, folder, folder, dense=dense, dtype=saved.dtype), spec, device)
+        encoder = build(
+            Parts(folder, folder, folder, dense=dense, tokenizer_is_ours=True, dtype=saved.dtype),
+            spec,
+            device,
+        )
         encoder.folded = True
         return encoder
     source = resolve_model(spec.base, revision=spec.base_revision, sha256=spec.base_sha256)
@@ -117,7 +124,7 @@ def open_checkpoint(folder: Path, saved: Saved, device: str) -> Encoder:
         model=spec.base, keep_first_layers=spec.keep_first_layers, trust_remote_code=spec.trust_remote_code
     )
     parts = find_parts(source, read_existing(source.path, spec.base), base)
-    encoder = build(replace(parts, tokenizer=folder, lowercase=False), spec, device)
+    encoder = build(replace(parts, tokenizer=folder, tokenizer_is_ours=True, lowercase=False), spec, device)
     check_base(encoder, saved, folder)
     fill_adapter(encoder, saved.lora, folder)
     return encoder
@@ -171,8 +178,9 @@ def build(parts: Parts, spec: EncoderSpec, device: str) -> Encoder:
 
 def read_tokenizer(parts: Parts, spec: EncoderSpec) -> Tokenizer:
     """The tokenizer, ending every text as the spec asks."""
-    eos = end_token(parts.tokenizer) if spec.append_eos else None
-    if spec.append_eos and eos is None:
+    wanted = spec.append_eos and not parts.tokenizer_is_ours
+    eos = end_token(parts.tokenizer) if wanted else None
+    if wanted and eos is None:
         raise UserError(f"{spec.base}: append_eos is true, but tokenizer_config.json names no eos_token")
     return load_tokenizer(parts.tokenizer, eos=eos, lowercase=parts.lowercase)
 

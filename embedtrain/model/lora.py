@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from embedtrain.config.errors import UserError
 from embedtrain.config.stages import Lora
 from embedtrain.model.encoder import Encoder
-from embedtrain.model.layout import layers_of
+from embedtrain.model.layout import layers_of, to_float32
 
 ADAPTER = "default"
 
@@ -52,7 +52,7 @@ def add_lora(encoder: Encoder, lora: Lora, seed: int) -> None:
 def tune_all(encoder: Encoder) -> None:
     """Fold any adapters and let every weight train, in float32 whatever the precision of the products."""
     if encoder.backbone.dtype == torch.bfloat16:
-        encoder.float()
+        to_float32(encoder.backbone)
     fold_lora(encoder)
     encoder.requires_grad_(True)
 
