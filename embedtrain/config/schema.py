@@ -101,7 +101,11 @@ class Machine(Strict):
     num_nodes: AtLeastOne = Field(1, description="machines that share it; above 1 needs accelerate_config")
     threads: AtLeastOne | None = Field(None, description="torch threads; absent means torch's choice")
     chunk_tokens: AtLeastOne = Field(
-        8192, description="tokens in one chunk of the gradient cache, padding included"
+        1024, description="tokens in one chunk of the gradient cache, padding included"
+    )
+    keep_tokens: Count = Field(
+        8192,
+        description="tokens whose graphs are kept in a step, padding included; the rest is computed again",
     )
     encode_tokens: AtLeastOne = Field(16384, description="tokens in one batch when encoding")
     activation_checkpointing: Bool = Field(

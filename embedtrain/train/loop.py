@@ -70,7 +70,13 @@ def do_step(job: Training, step: int, asked: bool) -> tuple[Figures, bool]:
     batch = local_batch(job, planned, step)
     torch.manual_seed(hash_seed(job.seed, step, current().rank))  # dropout draws from the global generator
     job.optimizer.zero_grad()
-    losses = train_step(job.encoder, batch, job.objective, chunk_tokens=job.machine.chunk_tokens)
+    losses = train_step(
+        job.encoder,
+        batch,
+        job.objective,
+        chunk_tokens=job.machine.chunk_tokens,
+        keep_tokens=job.machine.keep_tokens,
+    )
     parameters = [p for _, p in job.named]
     average_gradients(parameters)
     norm = float(job.accelerator.clip_grad_norm_(parameters, job.stage.max_gradient_norm))

@@ -1,13 +1,15 @@
 """One training step: encode, gather, objective, backward.
 
-The gradient cache: chunks are encoded without a graph, the loss gives the gradient at the vectors, and each
-chunk is encoded again, with its dropout replayed, to carry that gradient into the parameters. Exact, and it
-knows no term. A batch that fits one chunk takes the plain path.
+The gradient cache: the loss gives the gradient at the vectors, and each chunk carries it into the parameters.
+Where a chunk's graph is kept it does so at once; other chunks were encoded without a graph and are encoded
+again, with their dropout replayed. Exact either way, and it knows no term. A batch within `keep_tokens` is
+encoded once.
 
 Dimensions: T texts (queries, then documents), L tokens, B local queries, C candidates, D dims.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -20,29 +22,74 @@ from embedtrain.model.encoder import Encoder
 Gather = Callable[[ContrastiveBatch, Tensor, Tensor], Gathered]
 
 
+@dataclass(slots=True)
+class Chunk:
+    """Some texts of the batch. `vectors_TD` may have its graph; `state` is the randomness before it."""
+
+    rows_T: Tensor
+    texts: TokenBatch
+    state: list[Tensor]
+    vectors_TD: Tensor
+
+
 def train_step(
     encoder: Encoder,
     batch: ContrastiveBatch,
     objective: ObjectiveFunction,
     *,
     chunk_tokens: int,
+    keep_tokens: int = 0,
     gather: Gather | None = None,
 ) -> dict[str, Tensor]:
     """Add this process's gradient of the batch to the parameters; returns its loss, as a whole and a term.
 
-    Averaged over processes, once, both are those of the global batch.
+    `chunk_tokens` bounds a chunk and `keep_tokens` the graphs that are kept, both in tokens with padding; a
+    batch of one chunk is always kept. Averaged over processes, loss and gradient are the global batch's.
     """
     texts = join(batch.queries, batch.documents)
-    chunks = list(texts.chunks(chunk_tokens))
-    plain = len(chunks) == 1
-    vectors_TD, states = _encode(encoder, chunks, plain)
+    chunks = encode_chunks(encoder, texts, chunk_tokens, keep_tokens)
+    vectors_TD = in_order(encoder, chunks).requires_grad_()
     split = len(batch.queries)
     gathered = (gather or gather_batch)(batch, vectors_TD[:split], vectors_TD[split:])
     loss, terms = objective(gathered, mean_over_processes)
     loss.backward()  # type: ignore[no-untyped-call]
-    if not plain:
-        _replay(encoder, chunks, states, vectors_TD.grad)
+    if vectors_TD.grad is None:
+        raise ValueError("the loss does not depend on this process's vectors; gather must keep their graph")
+    for chunk in chunks:
+        carry_gradient(encoder, chunk, vectors_TD.grad)
     return {"loss": loss.detach(), **terms}
+
+
+def encode_chunks(encoder: Encoder, texts: TokenBatch, chunk_tokens: int, keep_tokens: int) -> list[Chunk]:
+    """The texts in chunks, longest first, encoded; graphs are kept while they fit."""
+    cut = list(texts.chunks(chunk_tokens))
+    chunks = []
+    for rows_T, part in cut:
+        size = part.ids_TL.numel()
+        keep = size <= keep_tokens or len(cut) == 1
+        keep_tokens -= size if keep else 0
+        state = random_state(encoder.device)
+        with torch.set_grad_enabled(keep):
+            chunks.append(Chunk(rows_T.to(encoder.device), part, state, encoder(part.to(encoder.device))))
+    return chunks
+
+
+def in_order(encoder: Encoder, chunks: list[Chunk]) -> Tensor:
+    """The chunks' vectors in the batch's order, without their graphs: a leaf that collects the gradient."""
+    if not chunks:
+        dtype = torch.promote_types(next(encoder.parameters()).dtype, torch.float32)
+        return torch.zeros(0, encoder.dim, dtype=dtype, device=encoder.device)
+    order_T = torch.cat([chunk.rows_T for chunk in chunks])
+    return torch.cat([chunk.vectors_TD.detach() for chunk in chunks])[torch.argsort(order_T)]
+
+
+def carry_gradient(encoder: Encoder, chunk: Chunk, gradient_TD: Tensor) -> None:
+    """Add one chunk's part to the parameters' gradient, and let its graph go."""
+    if not chunk.vectors_TD.requires_grad:
+        set_random_state(encoder.device, chunk.state)
+        chunk.vectors_TD = encoder(chunk.texts.to(encoder.device))
+    chunk.vectors_TD.backward(gradient_TD[chunk.rows_T])  # type: ignore[no-untyped-call]
+    chunk.vectors_TD = chunk.vectors_TD.detach()
 
 
 def gather_batch(batch: ContrastiveBatch, queries_BD: Tensor, documents_CD: Tensor) -> Gathered:
@@ -63,47 +110,13 @@ def gather_batch(batch: ContrastiveBatch, queries_BD: Tensor, documents_CD: Tens
     )
 
 
-def _encode(
-    encoder: Encoder, chunks: list[tuple[Tensor, TokenBatch]], with_graph: bool
-) -> tuple[Tensor, list[list[Tensor]]]:
-    """Vectors in the batch's order, and the random state before each chunk.
-
-    Without a graph the vectors are a leaf that collects the gradient.
-    """
-    parameter = next(encoder.parameters())
-    dtype = torch.promote_types(parameter.dtype, torch.float32)
-    vectors = [torch.zeros(0, encoder.dim, dtype=dtype, device=encoder.device)]
-    states = []
-    with torch.set_grad_enabled(with_graph):
-        for _, chunk in chunks:
-            states.append(_random_state(encoder.device))
-            vectors.append(encoder(chunk.to(encoder.device)))
-    order = torch.cat([torch.zeros(0, dtype=torch.int64), *(rows for rows, _ in chunks)])
-    vectors_TD = torch.cat(vectors)[torch.argsort(order).to(encoder.device)]
-    return vectors_TD if with_graph else vectors_TD.requires_grad_(), states
-
-
-def _replay(
-    encoder: Encoder,
-    chunks: list[tuple[Tensor, TokenBatch]],
-    states: list[list[Tensor]],
-    gradient_TD: Tensor | None,
-) -> None:
-    """Encode each chunk again, as the first time, and carry its gradient into the parameters."""
-    if gradient_TD is None:
-        raise ValueError("the loss does not depend on this process's vectors; gather must keep their graph")
-    for (rows, chunk), state in zip(chunks, states, strict=True):
-        _set_random_state(encoder.device, state)
-        encoder(chunk.to(encoder.device)).backward(gradient_TD[rows.to(encoder.device)])
-
-
-def _random_state(device: torch.device) -> list[Tensor]:
+def random_state(device: torch.device) -> list[Tensor]:
     """The state of the CPU's generator, and of the accelerator's."""
     states = [torch.get_rng_state()]
     return states if device.type == "cpu" else [*states, torch.get_device_module(device).get_rng_state()]
 
 
-def _set_random_state(device: torch.device, states: list[Tensor]) -> None:
+def set_random_state(device: torch.device, states: list[Tensor]) -> None:
     torch.set_rng_state(states[0])
     if device.type != "cpu":
         torch.get_device_module(device).set_rng_state(states[1])
