@@ -1,0 +1,170 @@
+"""Processes: gathering, averaging, and the gradient of a batch shared between two of them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from contrastive import OBJECTIVE, Tuning, bound, ragged_rows, relative_error, share_gradients, tiny_folder
+from processes import run_on
+from torch import Tensor
+from torch.nn import Parameter
+
+from embedtrain.batch import ContrastiveBatch, Gathered
+from embedtrain.config.errors import UserError
+from embedtrain.config.objective import InfoNCE, Objective
+from embedtrain.data.rows import Row
+from embedtrain.dist import (
+    average_gradients,
+    broadcast_parameters,
+    current,
+    gather_ints,
+    gather_vectors,
+    mean_over_processes,
+    require_processes,
+    start_processes,
+)
+from embedtrain.train.step import gather_batch
+
+SIZES = ((3, 1), (0, 4), (2, 2), (0, 0))
+PLAIN = 10**6
+TUNINGS: tuple[Tuning, ...] = ("lora", "full")
+
+
+def vectors(size: int, rank: int) -> Tensor:
+    generator = torch.Generator().manual_seed(rank)
+    return torch.randn(size, 5, dtype=torch.float64, generator=generator)
+
+
+def gather_and_differentiate(sizes: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """Gathered rows, gradient of the local ones under another weight on each process, gathered ints."""
+    here = current()
+    local = vectors(sizes[here.rank], here.rank).requires_grad_()
+    gathered = gather_vectors(local)
+    ((here.rank + 1) * gathered.square()).sum().backward()
+    ints = gather_ints(torch.arange(sizes[here.rank]) + 10 * here.rank)
+    assert local.grad is not None
+    return gathered.detach().numpy(), local.grad.numpy(), ints.tolist()
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_gather_is_ragged_and_differentiable(sizes: tuple[int, int]) -> None:
+    """A row's gradient is the sum of what both processes make of it: weights 1 and 2."""
+    results = run_on(2, gather_and_differentiate, sizes)
+    expected = np.concatenate([vectors(size, rank).numpy() for rank, size in enumerate(sizes)])
+    for rank, (gathered, gradient, ints) in enumerate(results):
+        assert np.array_equal(gathered, expected)
+        assert np.allclose(gradient, (1 + 2) * 2 * vectors(sizes[rank], rank).numpy(), rtol=1e-15)
+        assert ints == [*range(sizes[0]), *range(10, 10 + sizes[1])]
+
+
+def average() -> tuple[float, list[float], list[float], float]:
+    rank = current().rank
+    parameters = [Parameter(torch.full((2,), 5.0 + rank)), Parameter(torch.full((1,), 7.0 + rank).double())]
+    broadcast_parameters(parameters)
+    if rank == 1:  # absent on the first process
+        parameters[0].grad = torch.tensor([4.0, 8.0])
+    parameters[1].grad = torch.tensor([rank], dtype=torch.float64)
+    average_gradients(parameters)
+    first, second = (p.grad for p in parameters)
+    assert first is not None
+    assert second is not None
+    mean = float(mean_over_processes(torch.tensor(rank * 3.0)))
+    return mean, first.tolist(), second.tolist(), float(parameters[1].detach())
+
+
+def test_means_over_processes() -> None:
+    assert run_on(2, average) == [(1.5, [2.0, 4.0], [0.5], 7.0)] * 2
+    parameter = Parameter(torch.ones(2))
+    average_gradients([parameter])
+    assert parameter.grad is not None
+    assert parameter.grad.tolist() == [0, 0]  # as on two
+
+
+def require(expected: int) -> str:
+    try:
+        require_processes(expected)
+    except UserError as error:
+        return str(error)
+    return "right"
+
+
+def test_number_of_processes_is_the_machine_files() -> None:
+    assert start_processes() == current()
+    assert current().world == 1
+    assert require(1) == "right"
+    assert run_on(2, require, 2) == ["right"] * 2
+    assert require(2) == (
+        "the machine file says num_processes: 2, but the number of running processes is 1 (WORLD_SIZE 1); "
+        "start stages with `embedtrain run`, which launches them"
+    )
+    assert "num_processes: 1, but the number of running processes is 2" in run_on(2, require, 1)[0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("tuning", TUNINGS)
+def test_two_processes_are_one(tuning: Tuning, dtype: torch.dtype) -> None:
+    """7 ragged rows: 3 on one process, 4 on the other; plain and cached."""
+    rows = ragged_rows()
+    loss, gradients = share_gradients(tiny_folder(), tuning, dtype, PLAIN, rows)
+    for chunk_tokens in (PLAIN, 64):
+        for loss_of_two, gradients_of_two in run_on(
+            2, share_gradients, tiny_folder(), tuning, dtype, chunk_tokens, rows
+        ):
+            assert loss_of_two == pytest.approx(loss, rel=bound(dtype))
+            assert relative_error(gradients_of_two, gradients) < bound(dtype)
+
+
+OWN_ONLY = Objective(
+    terms=(InfoNCE(kind="infonce", temperature=0.1, in_batch_positives=False, in_batch_negatives=False),)
+)
+
+
+@pytest.mark.parametrize("case", ["counts differ", "count 0 on one", "no rows on one"])
+def test_two_processes_are_one_where_counts_differ(case: str) -> None:
+    """Only own negatives count, and the processes hold other numbers of rows that have some."""
+    rows = ragged_rows(8)
+    if case == "count 0 on one":
+        rows = [Row(row.query, row.positives) for row in rows[:4]] + rows[4:]
+    if case == "no rows on one":
+        rows = rows[1:2]
+    counts = [
+        sum(bool(row.negatives) for row in half) for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :])
+    ]
+    assert counts[0] != counts[1]
+    loss, gradients = share_gradients(tiny_folder(), "lora", torch.float64, PLAIN, rows, OWN_ONLY)
+    for loss_of_two, gradients_of_two in run_on(
+        2, share_gradients, tiny_folder(), "lora", torch.float64, 64, rows, OWN_ONLY
+    ):
+        assert loss_of_two == pytest.approx(loss, rel=1e-12)
+        assert relative_error(gradients_of_two, gradients) < 1e-12
+
+
+def local_slot_only(batch: ContrastiveBatch, queries_BD: Tensor, documents_CD: Tensor) -> Gathered:
+    """The common wrong gather: all candidates, but gradient for this process's alone."""
+    right = gather_batch(batch, queries_BD, documents_CD)
+    own_C = torch.isin(right.owner_C, batch.query_index_B)
+    candidates_CD = torch.where(own_C[:, None], right.candidates_CD, right.candidates_CD.detach())
+    return replace(right, candidates_CD=candidates_CD)
+
+
+def test_a_wrong_gather_does_not_pass() -> None:
+    """What the tests above would say of it: the loss is right, the gradient is not."""
+    rows = ragged_rows()
+    loss, gradients = share_gradients(tiny_folder(), "lora", torch.float64, PLAIN, rows)
+    wrong = run_on(
+        2, share_gradients, tiny_folder(), "lora", torch.float64, PLAIN, rows, OBJECTIVE, local_slot_only
+    )
+    assert wrong[0][0] == pytest.approx(loss, rel=1e-12)
+    assert relative_error(wrong[0][1], gradients) > 0.1
+
+
+def gather_deprecated() -> None:
+    torch.distributed.all_gather_into_tensor(torch.empty(2), torch.ones(1))
+
+
+def test_the_harness_tells_of_failures_and_warnings() -> None:
+    """So the tests above would see a deprecated call, and a failure on one process ends the others."""
+    with pytest.raises(AssertionError, match=r"process . of 2:(.|\n)*(FutureWarning|has no attribute)"):
+        run_on(2, gather_deprecated)
+    assert run_on(2, require, 2) == ["right"] * 2
