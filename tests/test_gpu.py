@@ -1,0 +1,113 @@
+"""What only a GPU can show; `python tools/gpu_check.py` runs these. Each also says what it rests on."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from contrastive import OBJECTIVE, make_batch, words
+from tiny_models import TEXTS, save_tiny
+
+from embedtrain.config.schema import Base, EncoderConfig, TextFormat
+from embedtrain.config.stages import Lora
+from embedtrain.data.rows import Row
+from embedtrain.loss.objective import build_objective
+from embedtrain.model.encoder import Encoder
+from embedtrain.model.load import load_encoder
+from embedtrain.model.lora import add_lora
+from embedtrain.train.step import train_step
+
+pytestmark = pytest.mark.gpu
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text")
+NUM_CHUNKS = 128
+
+
+@pytest.fixture
+def device() -> Iterator[str]:
+    """The GPU, with float32 products in float32."""
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    yield "cuda"
+    torch.set_float32_matmul_precision(before)
+
+
+def load(folder: Path, device: str, precision: str = "float32", **config: str) -> Encoder:
+    """The encoder of a folder; loading proves its attention on the device."""
+    settings = EncoderConfig.model_validate(config)
+    return load_encoder(Base(model=str(folder)), settings, TextFormat(), precision=precision, device=device)
+
+
+def adapt(encoder: Encoder, dropout: float = 0.0) -> Encoder:
+    """Adapters with a B that is random and not zero, in training."""
+    add_lora(encoder, Lora(rank=4, alpha=8, dropout=dropout), seed=5)
+    generator = torch.Generator().manual_seed(11)
+    for name, parameter in encoder.trainable():
+        if "lora_B" in name:
+            with torch.no_grad():
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    return encoder.train()
+
+
+def gradient(encoder: Encoder, rows: list[Row], chunk_tokens: int) -> np.ndarray:
+    """All gradients of one step, end to end, in float64."""
+    encoder.zero_grad()
+    torch.manual_seed(13)
+    train_step(encoder, make_batch(encoder, rows), build_objective(OBJECTIVE), chunk_tokens=chunk_tokens)
+    parts = [p.grad.double().cpu().numpy().ravel() for _, p in encoder.trainable() if p.grad is not None]
+    assert len(parts) == len(encoder.trainable())
+    assert all(part.any() for part in parts), "a parameter without gradient proves nothing"
+    return np.concatenate(parts)
+
+
+def pairs(count: int) -> list[Row]:
+    """`count` rows of one positive, 4 to 12 words a text."""
+    return [Row(words(i, 4 + i % 5), (words(1000 + i, 6 + i % 7),)) for i in range(count)]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("kernel", ["sdpa", "eager"])
+@pytest.mark.parametrize("attention", ["bidirectional", "causal"])
+def test_attention_is_proven_on_the_gpu(
+    tmp_path: Path, device: str, family: str, kernel: str, attention: str
+) -> None:
+    folder = save_tiny(family, tmp_path)
+    encoder = load(folder, device, "bfloat16", attention=attention, attention_kernel=kernel)
+    assert encoder.device.type == device
+    vectors = encoder.encode(TEXTS)
+    assert np.isfinite(vectors).all()
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_vectors_equal_those_of_the_cpu(tmp_path: Path, device: str, family: str) -> None:
+    folder = save_tiny(family, tmp_path)
+    there, here = (load(folder, where).encode(TEXTS) for where in (device, "cpu"))
+    np.testing.assert_allclose(there, here, atol=1e-5)
+
+
+def test_cached_equals_direct_with_dropout_on(tmp_path: Path, device: str) -> None:
+    encoder = adapt(load(save_tiny("llama", tmp_path), device), dropout=0.3)
+    rows = pairs(12)
+    dry = gradient(encoder.eval(), rows, 64)
+    cached, again = (gradient(encoder.train(), rows, 64) for _ in range(2))
+    direct = gradient(adapt(load(tmp_path, device)).eval(), rows, 10**6)
+    assert np.linalg.norm(cached - dry) > 0.01 * np.linalg.norm(dry), "dropout does nothing"
+    assert np.linalg.norm(cached - again) <= 1e-5 * np.linalg.norm(cached), "dropout is not replayed"
+    assert np.linalg.norm(dry - direct) <= 1e-5 * np.linalg.norm(direct)
+
+
+def test_many_chunks_in_bfloat16_keep_the_gradient(tmp_path: Path, device: str) -> None:
+    folder, rows = save_tiny("llama", tmp_path), pairs(NUM_CHUNKS // 2)
+    half = load(folder, device, "bfloat16")
+    whole = load(folder, device)
+    whole.load_state_dict(half.state_dict())  # the same rounded weights, so only the arithmetic differs
+    adapt(half)
+    adapt(whole)
+    assert {p.dtype for _, p in half.trainable()} == {torch.float32}
+    assert half.backbone.get_input_embeddings().weight.dtype == torch.bfloat16
+    found, expected = gradient(half, rows, 1), gradient(whole, rows, 10**6)
+    cosine = found @ expected / np.linalg.norm(found) / np.linalg.norm(expected)
+    assert cosine >= 0.9999
