@@ -1,5 +1,6 @@
 """A GGUF file into a plain folder of float32 safetensors."""
 
+import sys
 from pathlib import Path
 
 from embedtrain.config.errors import UserError
@@ -13,6 +14,7 @@ def convert_gguf(path: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
+    print(f"{path.name}: converting to safetensors, once (about half a minute)", file=sys.stderr, flush=True)
     logging.disable_progress_bar()
     place = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
     try:

