@@ -1,0 +1,148 @@
+"""Typed batches, and rows collated into them."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from contrastive import make_batch, ragged_rows, tiny_encoder
+from hypothesis import given
+from hypothesis import strategies as st
+from test_loss_objective import random_gathered
+
+from embedtrain.batch import ContrastiveBatch, TokenBatch, join
+from embedtrain.collate import Collation, collate, draw_negatives
+from embedtrain.config.errors import UserError
+from embedtrain.config.schema import Source, TextFormat
+from embedtrain.data.rows import Row, text_key
+from embedtrain.model.encoder import Encoder
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return tiny_encoder("lora")
+
+
+def tokens(lengths: list[int]) -> TokenBatch:
+    """Texts of these lengths; the ids tell text and place."""
+    width = max(lengths, default=0)
+    mask = torch.arange(width) < torch.tensor(lengths, dtype=torch.int64)[:, None]
+    ids = (100 * torch.arange(len(lengths))[:, None] + torch.arange(width) + 1) * mask
+    return TokenBatch(ids, mask, mask & (torch.arange(width) >= 1))
+
+
+@given(st.lists(st.integers(1, 9), max_size=12), st.integers(1, 40))
+def test_chunks_hold_every_text_once_within_the_budget(lengths: list[int], budget: int) -> None:
+    batch = tokens(lengths)
+    seen: list[int] = []
+    for rows, chunk in batch.chunks(budget):
+        assert chunk.ids_TL.shape[1] == max(lengths[row] for row in rows)
+        assert len(rows) == 1 or chunk.ids_TL.numel() <= budget
+        for row, text in zip(rows.tolist(), chunk.ids_TL, strict=True):
+            assert text[text > 0].tolist() == [100 * row + place + 1 for place in range(lengths[row])]
+        seen += rows.tolist()
+    assert sorted(seen) == list(range(len(lengths)))
+    assert [lengths[row] for row in seen] == sorted(lengths, reverse=True)
+
+
+def test_join_pads_to_the_longest() -> None:
+    both = join(tokens([2, 1]), tokens([4]))
+    assert both.lengths_T.tolist() == [2, 1, 4]
+    assert both.ids_TL.tolist() == [[1, 2, 0, 0], [101, 0, 0, 0], [1, 2, 3, 4]]
+    assert len(join(tokens([]), tokens([3]))) == 1
+
+
+def test_a_wrong_size_is_refused_at_both_doors(encoder: Encoder) -> None:
+    batch = make_batch(encoder, ragged_rows())
+    with pytest.raises(ValueError, match=r"ContrastiveBatch\.owner_C has 20 values, expected 21"):
+        replace(batch, owner_C=batch.owner_C[:-1])
+    with pytest.raises(ValueError, match=r"source 'faq': 1 of 7 queries have no positive"):
+        replace(batch, is_positive_C=batch.is_positive_C & (batch.owner_C != 2))
+    with pytest.raises(ValueError, match=r"Gathered\.query_key_B has 3 values, expected 4"):
+        replace(random_gathered(), query_key_B=torch.arange(3))
+    with pytest.raises(ValueError, match=r"TokenBatch\.pool_TL has shape \(1, 2\), ids_TL has \(1, 3\)"):
+        replace(tokens([3]), pool_TL=torch.ones(1, 2, dtype=torch.bool))
+
+
+def how(encoder: Encoder, source: Source | None = None, **changes: int | bool) -> Collation:
+    settings = {"max_query_tokens": 16, "max_document_tokens": 32, "num_negatives": 2, "seed": 7}
+    return Collation(
+        name="faq",
+        source=source or Source(rows="rows.parquet"),
+        fmt=TextFormat(query="{instruction}: {text}", document="passage: {text}"),
+        tokenizer=encoder.tokenizer,
+        **({"pool_instruction": True} | settings | changes),  # type: ignore[arg-type]
+    )
+
+
+def texts(encoder: Encoder, batch: TokenBatch) -> list[str]:
+    return [
+        encoder.tokenizer.decode(ids[mask].tolist())
+        for ids, mask in zip(batch.ids_TL, batch.mask_TL, strict=True)
+    ]
+
+
+ROWS = [
+    Row("a", ("b",), ("n1", "n2", "n3", "n4")),
+    Row("c", ("d", "e"), ("n5",), instruction="Own"),
+    Row("f", ("g",)),
+]
+
+
+def test_collated_texts_owners_and_keys(encoder: Encoder) -> None:
+    source = Source(rows="rows.parquet", instruction="Find")
+    batch = collate(ROWS, [4, 5, 6], [10, 11, 12], 3, how(encoder, source))
+    assert texts(encoder, batch.queries) == ["Find: a", "Own: c", "Find: f"]
+    drawn = draw_negatives(ROWS[0], 10, 3, how(encoder))
+    expected = ["b", *drawn, "d", "e", "n5", "g"]
+    assert texts(encoder, batch.documents) == [f"passage: {text}" for text in expected]
+    assert batch.query_index_B.tolist() == [4, 5, 6]
+    assert batch.owner_C.tolist() == [4, 4, 4, 5, 5, 5, 6]
+    assert batch.is_positive_C.tolist() == [True, False, False, True, True, False, True]
+    assert batch.document_key_C.tolist() == [text_key(text) for text in expected]
+    assert batch.query_key_B.tolist() == [text_key(row.query) for row in ROWS]
+
+
+def test_negatives_are_drawn_by_seed_step_and_row(encoder: Encoder) -> None:
+    """In stored order, without repeats, the same on any share of the rows."""
+    row = Row("a", ("b",), tuple(f"n{i}" for i in range(8)))
+    draws = {
+        (seed, step, row_id): tuple(draw_negatives(row, row_id, step, how(encoder, seed=seed)))
+        for seed in range(3)
+        for step in range(5)
+        for row_id in range(5)
+    }
+    assert len(set(draws.values())) > 20
+    assert all(list(d) == sorted(set(d)) and len(d) == 2 for d in draws.values())
+    whole = collate(ROWS, range(3), [10, 11, 12], 3, how(encoder))
+    part = collate(ROWS[:1], range(1), [10], 3, how(encoder))
+    assert part.document_key_C.tolist() == whole.document_key_C[:3].tolist()
+    assert whole.draw_seed == part.draw_seed
+    assert whole.draw_seed != collate(ROWS, range(3), range(3), 4, how(encoder)).draw_seed
+    assert draw_negatives(row, 0, 0, how(encoder, num_negatives=0)) == []
+
+
+def test_token_limits_of_the_source_win(encoder: Encoder) -> None:
+    long = [Row("word " * 90, ("word " * 90,))]
+
+    def lengths(**source: int | bool) -> tuple[int, int]:
+        collation = how(encoder, Source(rows="rows.parquet", **source))  # type: ignore[arg-type]
+        batch = collate(long, [0], [0], 0, collation)
+        return int(batch.queries.lengths_T), int(batch.documents.lengths_T)
+
+    assert lengths() == (16, 32)
+    assert lengths(max_query_tokens=20, max_document_tokens=40) == (20, 40)
+    assert lengths(symmetric=True) == (16, 16)
+
+
+def test_a_text_that_leaves_nothing_to_pool_is_refused(encoder: Encoder) -> None:
+    source = Source(rows="rows.parquet", instruction="A long instruction that fills all the room there is")
+    with pytest.raises(
+        UserError, match=r"source 'faq': no token of 'A long .* within 16 tokens; mend the text"
+    ):
+        collate(ROWS, range(3), range(3), 0, how(encoder, source, pool_instruction=False))
+
+
+def test_an_empty_share(encoder: Encoder) -> None:
+    batch = collate([], [], [], 3, how(encoder))
+    assert isinstance(batch, ContrastiveBatch)
+    assert (len(batch.queries), len(batch.documents)) == (0, 0)
