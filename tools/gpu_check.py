@@ -1,6 +1,6 @@
 """Is this machine with a GPU fit for embedtrain? `python tools/gpu_check.py --out benchmarks/gpu.json` says.
 
-1. The tests marked `gpu`: attention on the device, vectors as on the CPU, gradients in chunks and in bfloat16.
+1. The tests marked `gpu`: attention on the device, vectors as on the CPU, gradients in chunks and bfloat16.
 2. The ceiling: an 8192 x 8192 x 8192 product in bfloat16 on random data, in the same process as the rest.
 3. A training run by the loop of every run: a random decoder of about a billion weights, LoRA, bfloat16, the
    gradient cache, shipped rows. The loss must fall, and the arithmetic reach `--min-fraction` of the ceiling;
@@ -8,13 +8,13 @@
 4. Encoding: tokens a second.
 
 Writes JSON, prints the verdict last, exits 1 if a bound is missed and 2 where there is no GPU. Nothing is
-fetched: the weights are random, the tokenizer is made from the rows. It needs what embedtrain needs, pytest and
-pytest-timeout. Where nothing can be installed, carry wheels: beside a usual PyTorch image with transformers,
-peft, accelerate, sentence-transformers and pyarrow those of pydantic, pydantic-core, annotated-types,
-typing-inspection, gguf and bm25s. Python 3.11 or 3.12, torch from 2.11.
+fetched: the weights are random, the tokenizer is made from the rows. It needs what embedtrain needs, pytest
+and pytest-timeout. Where nothing can be installed, carry wheels: beside a usual PyTorch image with
+transformers, peft, accelerate, sentence-transformers and pyarrow those of pydantic, pydantic-core,
+annotated-types, typing-inspection, gguf and bm25s. Python 3.11 or 3.12, torch from 2.11.
 
-This program has not been run on a GPU yet, only rehearsed: `--rehearse` walks the same path on a CPU with a tiny
-decoder and says nothing about a machine. The default of `--min-fraction` is a modest guess, not a measurement.
+This program has not been run on a GPU yet, only rehearsed: `--rehearse` walks the same path on a CPU with a
+tiny decoder and says nothing about a machine. The default of `--min-fraction` is a modest guess.
 """
 
 import argparse
@@ -159,7 +159,6 @@ def measure(size: Size, rows: list[Row], path: str, folder: Path) -> dict[str, f
     figures = {"ceiling_tflops": measure_ceiling(size)}
     run = make_run(size, path, str(make_base(size, rows, folder / "base")))
     encoder = load_encoder(run.base, run.encoder, run.text, precision=run.precision, device=size.device)
-    add_lora(encoder, run.stages[0].lora, run.seed)
     return (
         figures | measure_training(encoder, rows, run, size, folder) | measure_encoding(encoder, rows, size)
     )
