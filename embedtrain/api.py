@@ -2,10 +2,14 @@
 
 from pathlib import Path
 
+from embedtrain.config.check import check_run
+from embedtrain.config.errors import ConfigError
 from embedtrain.config.load import load_run
 from embedtrain.config.schema import Machine, Run
+from embedtrain.data.rows import count_rows
 from embedtrain.model.encoder import Encoder
 from embedtrain.pipeline import run_stages
+from embedtrain.text import validate_template
 
 __all__ = ["Encoder", "load_run", "run"]
 
@@ -13,6 +17,11 @@ __all__ = ["Encoder", "load_run", "run"]
 def run(run: Run, machine: Machine | None = None) -> Path:
     """Do every stage that is not done yet, each in its own process; returns the run's folder.
 
-    Raises UserError where the run cannot go on; calling again resumes it.
+    Calling again resumes. Raises ConfigError with all that is wrong with the run before anything starts, and
+    UserError where a stage cannot go on.
     """
-    return run_stages(run, machine or Machine(), f"run '{run.name}'")
+    name = f"run '{run.name}'"
+    wrong = check_run(run, name, count_rows=count_rows, validate_template=validate_template)
+    if wrong:
+        raise ConfigError(wrong)
+    return run_stages(run, machine or Machine(), name)

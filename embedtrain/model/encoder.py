@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -120,6 +121,13 @@ class Encoder(nn.Module):
         self.folded = False  # whether the weights below the adapters are no longer the base's
         self.pad_id = backbone.config.pad_token_id or 0
         self._known_hash: tuple[object, str] = (None, "")
+
+    @classmethod
+    def open(cls, path: str | Path, *, device: str = "cpu") -> "Encoder":
+        """The encoder in a folder: an export, a checkpoint, an adapter, a sentence-transformers model."""
+        from embedtrain.model.load import open_encoder
+
+        return open_encoder(path, device=device)
 
     @property
     def dim(self) -> int:
