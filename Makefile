@@ -25,7 +25,7 @@ quickstart: $(INSTALLED) ## train, export and measure a small encoder (SIZE=tiny
 table: $(INSTALLED) ## the quickstart's table on the full test sets, kept in benchmarks/quickstart/
 	@$(PY) -m embedtrain run configs/quickstart.yaml --set stages.report.max_tokens_per_model=null
 	@mkdir -p benchmarks/quickstart
-	@cp runs/quickstart/report.json benchmarks/quickstart/report.json
+	@cp runs/quickstart/report.json runs/quickstart/report.md benchmarks/quickstart/
 
 test: $(INSTALLED_DEV) ## run the tests, the tiny quickstart among them
 	@$(PY) -m pytest

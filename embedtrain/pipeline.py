@@ -251,7 +251,7 @@ def publish(plan: StagePlan) -> None:
     if isinstance(plan.stage, Export) and plan.stage.link:
         replace_link(root / plan.stage.link, plan.folder / "model")
     if isinstance(plan.stage, Evaluate):
-        for name in ("report.json", "report.html"):
+        for name in ("report.json", "report.md", "report.html"):
             if (plan.folder / name).exists():
                 replace_link(root / name, plan.folder / name)
 

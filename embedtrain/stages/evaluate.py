@@ -20,10 +20,10 @@ from embedtrain.evaluation.tasks import Retrieval, Task, cut_tasks
 from embedtrain.model.st import open_sentence_transformer
 from embedtrain.show.plots import Points
 from embedtrain.show.progress import progress
-from embedtrain.show.tables import print_table
+from embedtrain.show.tables import markdown_table, print_table
 from embedtrain.stages.context import StageContext
 
-REPORT, PAGE, CURVE = "report.json", "report.html", "curve.jsonl"
+REPORT, TABLE, PAGE, CURVE = "report.json", "report.md", "report.html", "curve.jsonl"
 BYTES_PER_TOKEN = 4  # of English, roughly: the same cut for every model, whatever its tokenizer
 
 
@@ -38,7 +38,7 @@ def run_stage(context: StageContext) -> dict[str, object]:
     names = [task.name for task in in_domain]
     whole, partly = model_folders(context, stage.models), model_folders(context, stage.intermediate)
     results, opened = measure_all(whole, tasks, stage.bm25, context.machine, partly)
-    write_json(context.folder / REPORT, report_json(results, names, embedtrain=__version__))
+    write_figures(context.folder, results, names)
     if stage.report:
         page = run_page(context, results, names, [opened[n] for n in whole if n in context.inputs], tasks[0])
         write_atomic(context.folder / PAGE, page)
@@ -65,7 +65,7 @@ def evaluate_folders(
         tasks = cut_tasks(tasks, max_tokens, count_tokens)
     results, _ = measure_all({name: name for name in models}, tasks, bm25, machine, {})
     if out is not None:
-        write_json(out / REPORT, report_json(results, embedtrain=__version__))
+        write_figures(out, results, ())
         write_atomic(out / PAGE, report_page(results))
     show_results(results, ())
 
@@ -106,6 +106,14 @@ def measure_all(
                 results.append(measure(embedder, task))
                 bar.advance(1, model=name, task=task.name)
     return results, opened
+
+
+def write_figures(folder: Path, results: Sequence[Result], in_domain: Collection[str]) -> None:
+    """report.json for programs, report.md for pages that people write."""
+    write_json(folder / REPORT, report_json(results, in_domain, embedtrain=__version__))
+    tables = terminal_tables(results, in_domain)
+    parts = [f"**{t.title}**\n\n{markdown_table(t.columns, t.rows)}\n\n{t.note}\n" for t in tables]
+    write_atomic(folder / TABLE, "\n".join(parts))
 
 
 def run_page(
