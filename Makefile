@@ -7,7 +7,7 @@ TORCH ?= torch==2.13.0
 SIZE ?= quickstart
 
 PY := $(VENV)/bin/python
-PIP := $(PY) -m pip install --quiet --disable-pip-version-check
+PIP := $(PY) -m pip install --quiet --quiet --disable-pip-version-check
 CONFIG := configs/$(SIZE).yaml
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
