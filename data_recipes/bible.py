@@ -1,4 +1,4 @@
-"""The New Testament, King James Version and World English Bible, verse by verse: a paraphrase set."""
+"""The New Testament, King James Version and World English Bible, verse by verse: paraphrases."""
 
 import re
 import struct
@@ -14,15 +14,17 @@ from embedtrain.data.rows import Row
 
 MODULES = {"sword-text-kjv": "engKJV2006eb", "sword-text-web": "engWEB2015eb"}
 HIDDEN = re.compile(r"<(note|title|rdg)\b[^>]*?(?<!/)>.*?</\1>", re.DOTALL)
-LICENCE = """Both translations are in the public domain. "World English Bible" is a trademark of eBible.org; the text is
-copied faithfully but for white space, notes and headings, which are left out."""
+LICENCE = """Both translations are in the public domain. "World English Bible" is a trademark of eBible.org;
+the text is copied faithfully but for white space, notes and headings, which are left out."""
 
 
 def read_entries(stem: Path) -> Iterator[str]:
-    """Raw entries of a SWORD zText testament: `.bzs` places of blocks, `.bzv` of entries, `.bzz` the blocks."""
+    """Raw entries of a SWORD zText testament: `.bzs` and `.bzv` place blocks and entries in `.bzz`."""
     places, entries, packed = (stem.with_suffix(end).read_bytes() for end in (".bzs", ".bzv", ".bzz"))
     blocks = [
-        zlib.decompress(packed[start : start + size]) for start, size, _ in struct.iter_unpack("<III", places) if size
+        zlib.decompress(packed[start : start + size])
+        for start, size, _ in struct.iter_unpack("<III", places)
+        if size
     ]
     for block, start, size in struct.iter_unpack("<IIH", entries):
         yield blocks[block][start : start + size].decode() if size else ""
@@ -45,7 +47,8 @@ def read_verses(stem: Path) -> dict[tuple[str, int], str]:
 
 def plain(entry: str) -> str:
     """A verse without notes, headings and marks."""
-    return tidy(re.sub(r"<[^>]+>", "", HIDDEN.sub("", entry)).replace("¶", ""))
+    text = re.sub(r"<(?:div|lb|l|lg|milestone|p)\b[^>]*>", " ", HIDDEN.sub("", entry))
+    return tidy(re.sub(r"<[^>]+>", "", text).replace("¶", ""))
 
 
 def main() -> None:
@@ -65,9 +68,10 @@ def main() -> None:
         title="New Testament: King James Version and World English Bible",
         origins=[fetch.origin(folder) for folder in folders.values()],
         licence="Public domain, see LICENSE.",
-        made="Query: a verse of the King James Version; positive: the same verse of the World English Bible. The set "
-        "is symmetric: both sides are alike. `label`: the book.",
-        split="By chapter, joined with chapters that hold nearly the same verse (0.5; the Gospels retell each other).",
+        made="Query: a verse of the King James Version; positive: the same verse of the World English Bible. "
+        "The set is symmetric: both sides are alike. `label`: the book.",
+        split="By chapter, joined with chapters that hold nearly the same verse (0.5; the "
+        "Gospels retell each other).",
         date="2026-11-21",
     )
     write_set(args.out, [rows[n] for n in train[: args.rows]], [rows[n] for n in test], card, LICENCE)

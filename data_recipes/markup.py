@@ -14,6 +14,7 @@ UNDERLINE = re.compile(r"^([=\-~^\"'#*+.])\1{2,}$")
 
 def plain_pod(text: str) -> str:
     """A paragraph of pod without its codes."""
+    text = re.sub(r"X<[^<>]*>", "", text)
     for escape, sign in POD_ESCAPES.items():
         text = text.replace(escape, {"<": "\0", ">": "\1"}.get(sign, sign))
     text = POD_LINK.sub(lambda m: (m[1] or m[2]).strip('"').replace("/", " ").replace('"', ""), text)

@@ -37,7 +37,7 @@ def clip(text: str, words: int = CLIP_WORDS) -> str:
 
 def tidy(text: str) -> str:
     """White space made single, none before punctuation."""
-    return re.sub(r"\s+([,.;:?!)])", r"\1", " ".join(text.split()))
+    return re.sub(r"\s+([,.;:?!)])(?=\s|$)", r"\1", " ".join(text.split()))
 
 
 def read_kept_out(folder: Path) -> list[str]:
@@ -49,31 +49,46 @@ def read_kept_out(folder: Path) -> list[str]:
 
 
 def drop_kept_out(rows: Sequence[Row], kept_out: Sequence[str]) -> list[Row]:
-    """Rows none of whose texts nearly equals a kept-out text."""
+    """Rows, each once, none of whose texts nearly equals a kept-out text."""
     texts = [(number, text) for number, row in enumerate(rows) for text in (row.query, *row.positives)]
     near = near_any([text for _, text in texts], kept_out)
     hit = {texts[position][0] for position in near}
-    return [row for number, row in enumerate(rows) if number not in hit]
+    kept = {(row.query, row.positives): row for number, row in enumerate(rows) if number not in hit}
+    return list(kept.values())
 
 
 def write_set(out: Path, train: Sequence[Row], test: Sequence[Row], card: Card, licence: str) -> None:
     """Write train.parquet, test.parquet, card.md and LICENSE, without rows that touch the FAQ test set."""
     kept = drop_kept_out(train, read_kept_out(out.parent / "tests" / "faq"))
-    parts = {"train": kept, "test": list(test)}
+    apart = drop_kept_out(kept, [text for row in test for text in row.positives])
+    parts = {"train": apart, "test": list(test)}
     for name, rows in parts.items():
         write_rows(out / f"{name}.parquet", rows)
     write_atomic(out / "LICENSE", licence.rstrip() + "\n")
-    write_atomic(out / "card.md", card_text(card, out, parts, len(train) - len(kept)))
-    say(f"{out}: {len(kept)} training rows, {len(test)} test rows")
+    write_atomic(out / "card.md", card_text(card, out, parts, len(train) - len(kept), len(kept) - len(apart)))
+    say(f"{out}: {len(apart)} training rows, {len(test)} test rows")
 
 
-def card_text(card: Card, out: Path, parts: Mapping[str, Sequence[Row]], dropped: int) -> str:
+def card_text(
+    card: Card, out: Path, parts: Mapping[str, Sequence[Row]], near_faq: int, near_test: int
+) -> str:
     """The card, as Markdown."""
-    lines = [f"# {card.title}", "", f"Made {card.date} by `data_recipes/{Path(sys.argv[0]).name}`.", "", "## Origin", ""]
+    lines = [
+        f"# {card.title}",
+        "",
+        f"Made {card.date} by `data_recipes/{Path(sys.argv[0]).name}`.",
+        "",
+        "## Origin",
+        "",
+    ]
     lines += [f"- {line}" for line in card.origins]
     lines += ["", "## Licence", "", card.licence, "", "## How it was made", "", card.made]
     lines += [f"Documents are clipped to their first {CLIP_WORDS} words.", "", "## Split", "", card.split]
-    lines += [f"{dropped} training rows were dropped: a text nearly equals one of the FAQ test set.", ""]
+    lines += [
+        "Training rows dropped for a text that nearly equals (overlap 0.5) one of the FAQ test set: "
+        f"{near_faq}; a held-out document, or for being there twice: {near_test}.",
+        "",
+    ]
     lines += ["| file | rows | mean words of query | of positive | SHA-256 |", "|---|---:|---:|---:|---|"]
     for name, rows in parts.items():
         query, positive = (mean(len(t.split()) for t in texts) for texts in columns(rows))
@@ -107,3 +122,11 @@ def write_retrieval(folder: Path, rows: Sequence[Row], num_queries: int, more: I
 def write_jsonl(path: Path, records: Iterable[Mapping[str, object]]) -> None:
     """One JSON object a line."""
     write_atomic(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+
+
+def psf_licence(folder: Path) -> str:
+    """Python's licence from the extracted python3.11-doc package."""
+    text = next(folder.rglob("license.rst.txt")).read_text()
+    text = text[text.index("PSF LICENSE AGREEMENT") : text.index("BEOPEN.COM LICENSE AGREEMENT")]
+    text = re.sub(r"^\.\. .*$", "", text.replace("|release|", "3.11"), flags=re.MULTILINE)
+    return f"Copyright (c) 2001-2023 Python Software Foundation; All Rights Reserved\n\n{text.strip()}\n"

@@ -1,4 +1,4 @@
-"""Python's documentation: a section title or a function asks, its first paragraph answers. Without the FAQ."""
+"""Python's documentation: a section title or a function asks, its first paragraph answers. No FAQ."""
 
 import re
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from textwrap import dedent
 import fetch
 from clusters import cluster, drop_duplicates, split
 from markup import plain_rst, rst_paragraphs, rst_sections
-from output import Card, clip, write_set
+from output import Card, clip, psf_licence, write_set
 
 from embedtrain.data.rows import Row
 
@@ -72,17 +72,14 @@ def main() -> None:
         title="Python 3.11 documentation",
         origins=[fetch.origin(folder)],
         licence="Python Software Foundation License Version 2; examples also Zero-Clause BSD. See LICENSE.",
-        made="Query: a section title with its page's, or the qualified name of a function or class. Positive: its first "
-        f"paragraph. Parts: {', '.join(PARTS)}; the FAQ is left out.",
+        made="Query: a section title with its page's, or the qualified name of a function or class. "
+        f"Positive: its first paragraph. Parts: {', '.join(PARTS)}; the FAQ is left out.",
         split="By page, joined with pages that hold nearly the same paragraph (0.6).",
         date="2026-11-21",
     )
-    licence = (folder / SOURCES / "license.rst.txt").read_text()
-    licence = licence[licence.index("PSF LICENSE AGREEMENT") : licence.index("BEOPEN.COM LICENSE AGREEMENT")]
-    licence = "Copyright (c) 2001-2023 Python Software Foundation; All Rights Reserved\n\n" + re.sub(
-        r"(?m)^\.\. .*$|\.\. parsed-literal::|\|release\|", lambda m: "3.11" if "release" in m[0] else "", licence
-    ).replace("BEOPEN.COM", "")
-    write_set(args.out, [rows[n] for n in train[: args.rows]], [rows[n] for n in test], card, licence)
+    write_set(
+        args.out, [rows[n] for n in train[: args.rows]], [rows[n] for n in test], card, psf_licence(folder)
+    )
 
 
 if __name__ == "__main__":

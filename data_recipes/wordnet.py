@@ -23,7 +23,9 @@ def read_synsets(folder: Path) -> list[tuple[list[str], str, list[str], str]]:
                 continue
             fields, _, gloss = line.partition(" | ")
             words = fields.split()
-            lemmas = [re.sub(r"\(\w+\)$", "", w).replace("_", " ") for w in words[4 : 4 + 2 * int(words[3], 16) : 2]]
+            lemmas = [
+                re.sub(r"\(\w+\)$", "", w).replace("_", " ") for w in words[4 : 4 + 2 * int(words[3], 16) : 2]
+            ]
             definition = tidy(re.split(r';?\s*"', gloss)[0]).rstrip(";, ")
             examples = [tidy(text) for text in re.findall(r'"([^"]+)"', gloss)]
             if len(definition.split()) >= 4 and not LATIN.search(definition):
@@ -58,11 +60,11 @@ def main() -> None:
         title="WordNet 3.1: definitions and examples",
         origins=[fetch.origin(package.parent)],
         licence="WordNet licence (Princeton University), see LICENSE.",
-        made="Query: up to three words of a synset; positive: its definition. For a third of the training rows the "
-        "query is an example sentence, the positive `word: definition`. Definitions under four words and "
-        "those of families and genera of living things are left out. `label`: the part of speech.",
-        split="By synset, joined with every synset that shares a word or nearly the definition (0.5). Test rows "
-        "ask for definitions alone.",
+        made="Query: up to three words of a synset; positive: its definition. For a third of the training "
+        "rows the query is an example sentence, the positive `word: definition`. Definitions under four words "
+        "and those of families and genera of living things are left out. `label`: the part of speech.",
+        split="By synset, joined with every synset that shares a word or nearly the definition (0.5). Test "
+        "rows ask for definitions alone.",
         date="2026-11-21",
     )
     rows.sort(key=lambda row: fetch.order_key(row.query + row.positives[0]))

@@ -59,7 +59,7 @@ def plan_batches(
     """The global batches of `steps` steps.
 
     Every batch holds rows of one source. Sources get their exact share of the steps (largest remainder), in
-    a shuffled order. A source is reshuffled for every pass over it. No two rows of a batch share a text: a row
+    a shuffled order. A source is reshuffled for every pass over it. No two rows of a batch share a text: one
     that would do so moves to a later batch of the same pass. Rows that fill no batch at the end of a pass are
     left out of it. Raises UserError where a source cannot fill one batch.
     """

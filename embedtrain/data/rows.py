@@ -196,7 +196,7 @@ EXPECTED = (
 )
 
 
-def make_value(key: str, value: Any, place: str) -> str | float | tuple[str, ...] | tuple[float, ...]:
+def make_value(key: str, value: Any, place: str) -> Any:
     """A raw value as the row keeps it."""
     if key in TEXTS + NUMBERS:
         if not isinstance(value, list):
