@@ -57,7 +57,7 @@ def main() -> None:
     folders = {name: fetch.fetch_deb(name, args.raw) for name in MODULES}
     stems = [folders[n] / "usr/share/sword/modules/texts/ztext" / m / "nt" for n, m in MODULES.items()]
     kjv, web = map(read_verses, stems)
-    pairs = [(key, kjv[key], web[key]) for key in kjv if key in web]
+    pairs = list({(kjv[key], web[key]): (key, kjv[key], web[key]) for key in kjv if key in web}.values())
     pairs = [p for p in pairs if overlap(features(p[1]), features(p[2])) >= 0.05 and len(p[1].split()) > 3]
     fetch.say(f"{len(kjv)} and {len(web)} verses, {len(pairs)} pairs")
     clusters = cluster([[chapter] for (chapter, _), *_ in pairs], [f"{a} {b}" for _, a, b in pairs])

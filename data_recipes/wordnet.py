@@ -61,8 +61,8 @@ def main() -> None:
         origins=[fetch.origin(package.parent)],
         licence="WordNet licence (Princeton University), see LICENSE.",
         made="Query: up to three words of a synset; positive: its definition. For a third of the training "
-        "rows the query is an example sentence, the positive `word: definition`. Definitions under four words "
-        "and those of families and genera of living things are left out. `label`: the part of speech.",
+        "rows the query is an example sentence, the positive `word: definition`. Definitions under four "
+        "words and those of families and genera of living things are left out. `label`: the part of speech.",
         split="By synset, joined with every synset that shares a word or nearly the definition (0.5). Test "
         "rows ask for definitions alone.",
         date="2026-11-21",
