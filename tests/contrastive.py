@@ -115,6 +115,7 @@ def step_gradients(
     batch: ContrastiveBatch,
     *,
     chunk_tokens: int,
+    keep_tokens: int = 0,
     objective: ObjectiveFunction | None = None,
     gather: Gather | None = None,
 ) -> tuple[float, Gradients]:
@@ -122,7 +123,12 @@ def step_gradients(
     encoder.zero_grad()
     torch.manual_seed(13)
     figures = train_step(
-        encoder, batch, objective or build_objective(OBJECTIVE), chunk_tokens=chunk_tokens, gather=gather
+        encoder,
+        batch,
+        objective or build_objective(OBJECTIVE),
+        chunk_tokens=chunk_tokens,
+        keep_tokens=keep_tokens,
+        gather=gather,
     )
     average_gradients(p for _, p in encoder.trainable())
     gradients = {name: p.grad.numpy().copy() for name, p in encoder.trainable() if p.grad is not None}

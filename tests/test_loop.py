@@ -100,8 +100,10 @@ def test_same_run_twice(tmp_path: Path, uninterrupted: Finished) -> None:
 def test_damaged_checkpoints_are_passed_over(
     tmp_path: Path, uninterrupted: Finished, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """The oldest of three is gone on from."""
     whole, encoder, _ = uninterrupted
-    train_tiny(tiny_folder(), tmp_path, tiny_stage())
+    stage = tiny_stage(keep_last=3)
+    train_tiny(tiny_folder(), tmp_path, stage)
     checkpoints = tmp_path / "checkpoints"
     newest, older = (checkpoints / name for name in reversed(CHECKPOINTS))
     (newest / "done.json").unlink()
@@ -112,10 +114,11 @@ def test_damaged_checkpoints_are_passed_over(
     with (tmp_path / "curve.jsonl").open("a") as file:
         file.write('{"step": 19, "lo')
     capsys.readouterr()
-    _, again = train_tiny(tiny_folder(), tmp_path, tiny_stage())
+    _, again = train_tiny(tiny_folder(), tmp_path, stage)
     said = capsys.readouterr().err
     assert f"{newest}: passed over, it has no done.json" in said
     assert f"{older}: passed over, optimizer.safetensors is damaged" in said
+    assert "train tune from step 12: 6 steps" in said
     assert same(parameters(again), parameters(encoder))
     assert curve_of(tmp_path) == curve_of(whole)
 

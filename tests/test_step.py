@@ -63,6 +63,19 @@ def kept_gradients(encoder: Encoder, batch: ContrastiveBatch, chunk_tokens: int)
     return {name: p.grad.numpy().copy() for name, p in encoder.trainable() if p.grad is not None}
 
 
+def test_kept_graphs_are_not_encoded_again() -> None:
+    encoder = tiny_encoder("lora")
+    batch = make_batch(encoder, ragged_rows())
+    calls: list[bool] = []
+    encoder.backbone.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
+    chunks = num_chunks(batch, 64)
+    for keep_tokens, kept in ((0, 0), (150, 3), (PLAIN, chunks)):
+        calls.clear()
+        step_gradients(encoder, batch, chunk_tokens=64, keep_tokens=keep_tokens)
+        assert calls[:chunks].count(True) == kept
+        assert len(calls) == chunks + (chunks - kept)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("tuning", TUNINGS)
 def test_cached_is_direct_with_dropout(tuning: Tuning, dtype: torch.dtype) -> None:
@@ -73,8 +86,9 @@ def test_cached_is_direct_with_dropout(tuning: Tuning, dtype: torch.dtype) -> No
         assert not torch.allclose(encoder(texts), encoder(texts), rtol=0.01)  # dropout is on
     assert num_chunks(batch, 64) >= 6
     expected = kept_gradients(encoder, batch, 64)
-    _, cached = step_gradients(encoder, batch, chunk_tokens=64)
-    assert relative_error(cached, expected) < bound(dtype)
+    for keep_tokens in (0, 150, PLAIN):
+        _, cached = step_gradients(encoder, batch, chunk_tokens=64, keep_tokens=keep_tokens)
+        assert relative_error(cached, expected) < bound(dtype)
     other = kept_gradients(encoder, batch, 100)  # other chunks, other dropout: the comparison above can fail
     assert relative_error(cached, other) > 0.01
 
