@@ -85,6 +85,14 @@ def stage(folder: Annotated[Path, typer.Argument(help="unfinished stage folder")
     work_on(folder)
 
 
+@app.command(hidden=True)
+def probe(question: Annotated[Path, typer.Argument(help="JSON file with a run")]) -> None:
+    """Check what needs torch and the model's files (what `run` asks before its first stage)."""
+    from embedtrain.stages import probe
+
+    probe.probe(question)
+
+
 @app.command(
     epilog="Example: `embedtrain encode runs/quickstart/model --texts questions.txt --side query "
     "--out questions.npy`"

@@ -5,11 +5,10 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 from embedtrain import __version__
 from embedtrain.artifacts import (
@@ -186,19 +185,13 @@ def launch_command(plan: StagePlan, machine: Machine) -> list[str]:
 def forward_signals(child: subprocess.Popen[bytes]) -> Iterator[None]:
     """Pass SIGTERM on to the child, and leave Ctrl-C, which reaches it already, to the child."""
 
-    def forward(number: int, frame: FrameType | None) -> None:
-        child.send_signal(number)
-
-    handlers: dict[int, Callable[[int, FrameType | None], None] | int] = {
-        signal.SIGTERM: forward,
-        signal.SIGINT: signal.SIG_IGN,
-    }
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    terminate = signal.signal(signal.SIGTERM, lambda number, frame: child.send_signal(number))
+    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        signal.signal(signal.SIGTERM, terminate)
+        signal.signal(signal.SIGINT, interrupt)
 
 
 def work(plan: StagePlan, run: Run, machine: Machine) -> None:
@@ -219,6 +212,13 @@ def work(plan: StagePlan, run: Run, machine: Machine) -> None:
             raise StageFailed(plan, code)
     add_record(plan)
     plan.partial.rename(plan.folder)
+
+
+def probe(run: Run, root: Path) -> None:
+    """Ask what needs torch, the base's layout and dims among it, before the first stage starts."""
+    question = write_json(root / ".probe.json", resolved(run))
+    if subprocess.run([sys.executable, "-m", "embedtrain", "probe", str(question)], check=False).returncode:
+        raise UserError(f"run '{run.name}' cannot start: see above")
 
 
 def add_record(plan: StagePlan) -> None:
@@ -288,6 +288,8 @@ def run_stages(
     with lock(root, config):
         plans = plan_run(run)
         print_plan(run, plans)
+        if any(plan.state != "done" and plan.stage.kind in SECTIONS for plan in plans):
+            probe(run, root)
         for plan in plans:
             if again and plan.partial.exists():
                 shutil.rmtree(plan.partial)

