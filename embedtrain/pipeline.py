@@ -138,10 +138,9 @@ def plan_run(run: Run) -> list[StagePlan]:
         identities[stage.name] = hash_json(parts)
         folder = root / f"{stage.name}-{identities[stage.name][:8]}"
         inputs = {name: plans[name].folder for name in inputs_of(run, stage)}
-        partial = folder.with_name(folder.name + ".partial")
         if is_done(folder):
             state, why = "done", ""
-        elif partial.exists():
+        elif folder.with_name(folder.name + ".partial").exists():
             state, why = "resumes", "stopped before it was done"
         else:
             why = explain(folder, stage, parts)
@@ -175,8 +174,15 @@ def launch_command(plan: StagePlan, machine: Machine) -> list[str]:
     count = str(machine.num_processes)
     if machine.device == "cuda":
         config = ["--config_file", machine.accelerate_config] if machine.accelerate_config else []
-        launcher = ["-m", "accelerate.commands.launch", *config, "--num_processes", count]
-        return [sys.executable, *launcher, *module]
+        return [
+            sys.executable,
+            "-m",
+            "accelerate.commands.launch",
+            *config,
+            "--num_processes",
+            count,
+            *module,
+        ]
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", count]
     return [sys.executable, *launcher, *module]
 
