@@ -216,7 +216,9 @@ def work(plan: StagePlan, run: Run, machine: Machine) -> None:
             code = child.wait()
         if code != 0:
             raise StageFailed(plan, code)
-    add_record(plan)
+    record = read_json(plan.partial / DONE)
+    record.update(parts=plan.parts, embedtrain=__version__, kind=plan.stage.kind)
+    mark_done(plan.partial, record)
     plan.partial.rename(plan.folder)
 
 
@@ -225,14 +227,6 @@ def probe(run: Run, root: Path) -> None:
     question = write_json(root / ".probe.json", resolved(run))
     if subprocess.run([sys.executable, "-m", "embedtrain", "probe", str(question)], check=False).returncode:
         raise UserError(f"run '{run.name}' cannot start: see above")
-
-
-def add_record(plan: StagePlan) -> None:
-    """Complete done.json with what the folder was made from."""
-    record = read_json(plan.partial / DONE)
-    record.update(parts=plan.parts, embedtrain=__version__, kind=plan.stage.kind)
-    record["inputs"] = {name: path.name for name, path in plan.inputs.items()}
-    mark_done(plan.partial, record)
 
 
 class StageFailed(UserError):
