@@ -119,9 +119,7 @@ def explain(folder: Path, stage: AnyStage, parts: Mapping[str, object]) -> str:
     before = read_json(max(finished, key=lambda p: (p / DONE).stat().st_mtime) / DONE)["parts"]
     changed = sorted(k for k in before.keys() | parts.keys() if before.get(k) != parts.get(k))
     shown = [
-        f"{k} {before.get(k)} → {parts.get(k)}"
-        if not k.startswith(("contents", "stage "))
-        else f"{k} changed"
+        f"{k} changed" if k.startswith(("contents", "stage ")) else f"{k} {before.get(k)} → {parts.get(k)}"
         for k in changed[:2]
     ]
     return "; ".join(shown) + (f" and {len(changed) - 2} more" if len(changed) > 2 else "")
