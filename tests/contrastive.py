@@ -63,14 +63,20 @@ def tiny_folder(attention_dropout: float = 0.0) -> str:
 def tiny_encoder(
     tuning: Tuning, *, dropout: float = 0.0, dtype: torch.dtype = torch.float64, folder: str | None = None
 ) -> Encoder:
-    """A tiny encoder in training; with LoRA, B is random and not zero, or A would get no gradient at all."""
+    """A tiny encoder in training."""
     folder = folder or tiny_folder(dropout if tuning == "full" else 0.0)
     encoder = load_encoder(Base(model=folder), EncoderConfig(), TextFormat())
     if dtype == torch.float64:
         exact_norms(encoder)
+    make_trainable(encoder, tuning, dropout)
+    return encoder.to(dtype).train()
+
+
+def make_trainable(encoder: Encoder, tuning: Tuning, dropout: float = 0.0) -> None:
+    """With LoRA, B is random and not zero, or A would get no gradient at all."""
     if tuning == "full":
         tune_all(encoder)
-        return encoder.to(dtype).train()
+        return
     add_lora(encoder, Lora(rank=4, alpha=8, dropout=dropout), seed=5)
     generator = torch.Generator().manual_seed(11)
     for name, parameter in encoder.trainable():
@@ -78,7 +84,6 @@ def tiny_encoder(
             with torch.no_grad():
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
             assert bool(parameter.abs().min() > 0)
-    return encoder.to(dtype).train()
 
 
 def exact_norms(encoder: Encoder) -> None:
