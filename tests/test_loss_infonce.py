@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from contrastive import mean_count, tiny_encoder
+from contrastive import mean_count, tiny_encoder, words
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sentence_transformers import SentenceTransformer
@@ -142,7 +142,7 @@ class Wrapped(nn.Module):
 def test_infonce_is_multiple_negatives_ranking_loss(num_columns: int) -> None:
     """Value and gradient, float32, on the same texts and model; each row has `num_columns - 1` negatives."""
     encoder = tiny_encoder("lora", dtype=torch.float32)
-    columns = [[f"{kind} {i} {'of some length ' * (i % 3)}" for i in range(6)] for kind in "qpnm"]
+    columns = [[words(10 * c + i, 3 + i) for i in range(6)] for c in range(4)]
     tokens = [
         encoder.tokenize([Formatted(t, 0) for t in column], 64) for column in columns[: num_columns + 1]
     ]
@@ -157,7 +157,7 @@ def test_infonce_is_multiple_negatives_ranking_loss(num_columns: int) -> None:
     objective = build_objective(Objective(terms=(InfoNCE(kind="infonce", temperature=0.05),)))
     loss, _ = objective(gathered_of(queries, groups), mean_count)
     loss.backward()
-    assert expected.item() > 0.1
+    assert expected.item() > 1
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
     ours = torch.cat([p.grad.flatten() for _, p in encoder.trainable() if p.grad is not None])
     their = torch.cat([gradient.flatten() for gradient in their_gradient.values()])
