@@ -47,7 +47,7 @@ Term = InfoNCE  # a union tagged on `kind` as soon as there is a second term
 
 
 class Objective(Strict):
-    """objective = sum of weight x mean over dims of term."""
+    """objective = sum of weight x term, each term taken at the dims of the view."""
 
     terms: tuple[Term, ...] = Field(description="the terms to add", min_length=1)
-    matryoshka: Matryoshka | None = Field(None, description="dims trained beside the full one")
+    matryoshka: Matryoshka | None = Field(None, description="train these dims, and no others; absent means all dims of the vector")

@@ -1,6 +1,7 @@
 """Starts the work of one stage folder in this process and marks the folder done."""
 
 import os
+import shutil
 import time
 from importlib import import_module
 from pathlib import Path
@@ -24,3 +25,4 @@ def work_on(folder: Path) -> None:
     if os.environ.get("RANK", "0") == "0":
         seconds = round(time.monotonic() - start, 1)
         mark_done(folder, {"stage": context.stage.name, "seconds": seconds, "facts": facts})
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # of use only to an unfinished stage
