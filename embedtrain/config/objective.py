@@ -50,4 +50,6 @@ class Objective(Strict):
     """objective = sum of weight x term, each term taken at the dims of the view."""
 
     terms: tuple[Term, ...] = Field(description="the terms to add", min_length=1)
-    matryoshka: Matryoshka | None = Field(None, description="train these dims, and no others; absent means all dims of the vector")
+    matryoshka: Matryoshka | None = Field(
+        None, description="train these dims, and no others; absent means all dims of the vector"
+    )
