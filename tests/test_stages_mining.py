@@ -166,8 +166,7 @@ KILLED = """
     from embedtrain.config.load import find_stage
     from embedtrain.config.schema import Machine, Run
     from embedtrain.stages import mine
-    from embedtrain.stages.opening import open_start
-from embedtrain.stages.context import StageContext
+    from embedtrain.stages.context import StageContext
 
     run = Run.model_validate_json(Path(sys.argv[1]).read_text())
     stage = find_stage(run, "mined")
