@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +17,7 @@ from embedtrain.show.page import Neighbour, Neighbours
 if TYPE_CHECKING:
     from embedtrain.model.st import Embedder, Side
 
+SHOWN_CHARS = 240  # of a neighbour's text
 NUM_NEIGHBOURS = 3
 NUM_GROUPS = 7  # colours of a plot, less one for the others
 OTHER = "other"
@@ -86,7 +88,11 @@ def nearest(embedder: Embedder, pairs: Matching, rows: Sequence[int]) -> list[li
     ids, cosines = search(queries, documents, NUM_NEIGHBOURS + pairs.same_texts)
     return [
         [
-            Neighbour(pairs.documents[i], float(cosine), pairs.is_right(row, i))
+            Neighbour(
+                shorten(pairs.documents[i], SHOWN_CHARS, placeholder=" …"),
+                float(cosine),
+                pairs.is_right(row, i),
+            )
             for i, cosine in zip(near.tolist(), scores, strict=True)
             if not (pairs.same_texts and i == row)
         ][:NUM_NEIGHBOURS]

@@ -92,8 +92,10 @@ def measured(column: Column, model: str) -> Measured | None:
 def curve_plot(curves: Mapping[str, Points]) -> Plot:
     """Loss of every train stage over its steps."""
     longest = max(len(steps) for steps, _ in curves.values())
-    svg = line_plot(curves, "Training loss by step", "step", "loss", mean_over=max(1, longest // 20))
-    return Plot(svg, "Training loss; the strong line is a running mean.")
+    mean_over = max(1, longest // 20)
+    svg = line_plot(curves, "Training loss by step", "step", "loss", mean_over=mean_over)
+    strong = f"; the strong line is the mean of {mean_over} steps" if mean_over > 1 else ""
+    return Plot(svg, f"Training loss{strong}.")
 
 
 def neighbour_blocks(examples: Sequence[Neighbours]) -> list[Block]:
