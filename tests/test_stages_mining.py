@@ -191,7 +191,7 @@ def test_a_killed_mine_stage_goes_on_and_ends_byte_identical(tmp_path: Path, tin
 
     (tmp_path / "run.json").write_text(tiny_run.model_dump_json(by_alias=True))
     arguments = [textwrap.dedent(KILLED), str(tmp_path / "run.json"), str(killed / "mined.partial")]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent), "OMP_NUM_THREADS": "1"}
     child = subprocess.Popen([sys.executable, "-c", *arguments], env=environment)
     while len(list(killed.rglob("*.keys.npy"))) < 4:
         assert child.poll() is None

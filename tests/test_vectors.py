@@ -161,7 +161,7 @@ KILLED = """
 
 def start(store: Path) -> "subprocess.Popen[str]":
     script = textwrap.dedent(KILLED.format(tests=str(Path(__file__).parent), store=str(store)))
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=environment
     )
