@@ -226,3 +226,13 @@ def test_a_page_shows_intervals_small_and_the_best_bold() -> None:
     assert 'class="hit"' in page
     assert 'class="miss"' in page
     assert "prefers-color-scheme: dark" in page
+
+
+@pytest.mark.parametrize(("rank", "lines"), [("0", 1), ("1", 0)])
+def test_of_several_processes_only_the_first_shows_progress(
+    rank: str, lines: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RANK", rank)
+    with progress("train", total=1, unit="step") as bar:
+        bar.advance()
+    assert len(capsys.readouterr().err.splitlines()) == lines

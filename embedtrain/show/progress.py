@@ -1,5 +1,7 @@
 """Progress of a loop on stderr: a bar with its end time on a terminal, plain lines elsewhere."""
 
+import io
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -120,9 +122,10 @@ def progress(
 ) -> Iterator[Bar]:
     """Show the progress of a loop: `with progress("train", total=9, unit="step") as bar: bar.advance(1)`.
 
-    `unit` is singular. A log that is no terminal gets a plain line every ten seconds and one at the end.
+    `unit` is singular. A log that is no terminal gets a plain line every ten seconds and one at the end. Of
+    several processes only the first speaks.
     """
-    out = sys.stderr if stream is None else stream
+    out = stream or (sys.stderr if os.environ.get("RANK", "0") == "0" else io.StringIO())
     clock = Clock(total)
     if not out.isatty():
         lines = LineBar(title, clock, unit, out)
