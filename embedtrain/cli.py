@@ -11,6 +11,8 @@ from embedtrain.config.errors import UserError
 if TYPE_CHECKING:
     from embedtrain.config.schema import Machine, Run
 
+INTERRUPTED = 130
+
 app = typer.Typer(
     help="Turn a decoder LLM into a text-embedding model: one config, many stages, one folder at the end.",
     no_args_is_help=True,
@@ -82,7 +84,10 @@ def stage(folder: Annotated[Path, typer.Argument(help="unfinished stage folder")
     """Work on one stage folder (what `run` starts in a process of its own)."""
     from embedtrain.stages.entry import work_on
 
-    work_on(folder)
+    try:
+        work_on(folder)
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
 
 
 @app.command(hidden=True)
@@ -184,4 +189,4 @@ def main() -> None:
         sys.exit(getattr(error, "code", 2))
     except KeyboardInterrupt:
         print("embedtrain: interrupted; the same command goes on from where it was", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
