@@ -1,10 +1,11 @@
 """The typed batches that travel from collate to the objective.
 
-Dimensions: T texts, L tokens, B local queries, A all queries, C candidates, D dims of a vector.
+Dimensions: T texts, L tokens, B local queries, A all queries, C candidates, D dims of a vector, K of the
+teacher's.
 Suffixes on tensors name their dimensions: `ids_TL`, `queries_BD`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -80,27 +81,42 @@ def join(*batches: TokenBatch) -> TokenBatch:
 
 
 @dataclass(frozen=True, slots=True)
+class TeacherVectors:
+    """A teacher's vectors of the same texts: `queries_NK` and `documents_CK`, K the teacher's dims."""
+
+    queries_NK: Tensor
+    documents_CK: Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class ContrastiveBatch:
     """The local share of one global batch, before encoding.
 
     Texts: `queries` holds B texts, `documents` C texts. `query_index_B` int64 global index of each query in
     the batch, the same on any number of processes. For each candidate: `owner_C` int64 global index of its
-    query, `is_positive_C` bool. Keys are int64 hashes of texts: `query_key_B`, `document_key_C`. `source`
-    names the one source of the batch; `draw_seed` is hash(seed, step), the key of all draws in the objective.
+    query, `is_positive_C` bool. Keys are int64 hashes of texts: `query_key_B`, `document_key_C`; those of
+    class labels, 0 for none: `label_B`, `label_C`. `graded_score_B` float64, NaN for none. `teacher_scores`
+    name -> float64 (C), NaN for none; `teacher_vectors` of all texts or None. `source` names the one source
+    of the batch; `draw_seed` is hash(seed, step), the key of all draws in the objective.
     """
 
     queries: TokenBatch
     documents: TokenBatch
     query_index_B: Tensor
     query_key_B: Tensor
+    label_B: Tensor
+    graded_score_B: Tensor
     owner_C: Tensor
     is_positive_C: Tensor
     document_key_C: Tensor
+    label_C: Tensor
+    teacher_scores: Mapping[str, Tensor]
+    teacher_vectors: TeacherVectors | None
     source: str
     draw_seed: int
 
     def __post_init__(self) -> None:
-        check_sizes(self, len(self.queries), len(self.documents))
+        check_sizes(self, {"B": len(self.queries), "C": len(self.documents)})
         owned = self.owner_C[self.is_positive_C]
         missing = ~torch.isin(self.query_index_B, owned)
         if bool(missing.any()):
@@ -112,47 +128,104 @@ class ContrastiveBatch:
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """What the objective sees: local queries against the candidates of all processes.
+    """What the objective sees: queries and candidates of all processes; this one sums over `local_B`.
 
-    `queries_BD` and `candidates_CD` are raw, unnormalised vectors with gradient; candidates and all
-    per-candidate fields are gathered over processes, per-query fields are local.
+    `queries_AD` and `candidates_CD` are raw vectors with gradient, or all of length 1 where `normalized`.
+    `local_B` int64 are the positions of the local queries among all A. The other fields are the
+    ContrastiveBatch's, gathered in rank order.
     """
 
-    queries_BD: Tensor
+    queries_AD: Tensor
     candidates_CD: Tensor
-    query_index_B: Tensor
-    query_key_B: Tensor
+    local_B: Tensor
+    query_index_A: Tensor
+    query_key_A: Tensor
+    label_A: Tensor
+    graded_score_A: Tensor
     owner_C: Tensor
     is_positive_C: Tensor
     document_key_C: Tensor
+    label_C: Tensor
+    teacher_scores: Mapping[str, Tensor]
+    teacher_vectors: TeacherVectors | None
     source: str
     draw_seed: int
+    normalized: bool = False
 
     def __post_init__(self) -> None:
-        check_sizes(self, self.queries_BD.shape[0], self.candidates_CD.shape[0])
-        if self.queries_BD.shape[1] != self.candidates_CD.shape[1]:
+        check_sizes(self, {"A": self.queries_AD.shape[0], "C": self.candidates_CD.shape[0]})
+        if self.queries_AD.shape[1] != self.candidates_CD.shape[1]:
             raise ValueError(
-                f"Gathered: queries have {self.queries_BD.shape[1]} dims, "
+                f"Gathered: queries have {self.queries_AD.shape[1]} dims, "
                 f"candidates {self.candidates_CD.shape[1]}"
             )
 
     @property
     def dim(self) -> int:
         """Dims of a vector."""
-        return self.queries_BD.shape[1]
+        return self.queries_AD.shape[1]
+
+    @property
+    def queries_BD(self) -> Tensor:
+        """Vectors of the local queries."""
+        return self.queries_AD[self.local_B]
+
+    @property
+    def query_index_B(self) -> Tensor:
+        """Global indices of the local queries."""
+        return self.query_index_A[self.local_B]
+
+    @property
+    def owner_position_C(self) -> Tensor:
+        """Where each candidate's query stands among all A."""
+        order_A = torch.argsort(self.query_index_A)
+        return order_A[torch.searchsorted(self.query_index_A[order_A], self.owner_C)]
 
     def at_dim(self, dim: int) -> "Gathered":
         """The view of the first `dim` dims."""
         if not 1 <= dim <= self.dim:
             raise ValueError(f"dim {dim} is not within the model's 1..{self.dim}")
-        return replace(self, queries_BD=self.queries_BD[:, :dim], candidates_CD=self.candidates_CD[:, :dim])
+        if self.normalized:
+            raise ValueError("at_dim cuts raw vectors, and these are normalised")
+        return replace(self, queries_AD=self.queries_AD[:, :dim], candidates_CD=self.candidates_CD[:, :dim])
+
+    def rows(self, start: int, stop: int) -> "Gathered":
+        """The same batch, with the local queries `start` to `stop` alone to sum over."""
+        return replace(self, local_B=self.local_B[start:stop])
+
+    def normalize(self) -> "Gathered":
+        """Vectors of length 1, in float32 at least; what is normalised already stays."""
+        if self.normalized:
+            return self
+        return replace(
+            self, queries_AD=unit(self.queries_AD), candidates_CD=unit(self.candidates_CD), normalized=True
+        )
+
+    def as_teacher(self) -> "Gathered":
+        """The batch with the teacher's vectors in the place of the model's."""
+        if self.teacher_vectors is None:
+            raise ValueError(f"the batch of source '{self.source}' has no teacher vectors")
+        vectors = self.teacher_vectors
+        return replace(
+            self, queries_AD=vectors.queries_NK, candidates_CD=vectors.documents_CK, normalized=False
+        )
 
 
-def check_sizes(batch: ContrastiveBatch | Gathered, num_queries: int, num_candidates: int) -> None:
+def unit(x_ND: Tensor) -> Tensor:
+    """Vectors of length 1, in float32 at least."""
+    return F.normalize(x_ND if x_ND.dtype == torch.float64 else x_ND.float(), dim=-1)
+
+
+def check_sizes(batch: ContrastiveBatch | Gathered, sizes: Mapping[str, int]) -> None:
     """Raise ValueError, naming the field and both sizes, where a per-text field has another length."""
-    for name in batch.__dataclass_fields__:
-        expected = {"B": num_queries, "C": num_candidates}.get(name.rpartition("_")[2])
-        value = getattr(batch, name)
+    fields = {name: getattr(batch, name) for name in batch.__dataclass_fields__}
+    fields |= {f"teacher_scores['{name}']_C": values for name, values in batch.teacher_scores.items()}
+    if vectors := batch.teacher_vectors:
+        queries = "A" if "A" in sizes else "B"
+        fields[f"teacher_vectors.queries_{queries}"] = vectors.queries_NK
+        fields["teacher_vectors.documents_C"] = vectors.documents_CK
+    for name, value in fields.items():
+        expected = sizes.get(name.rpartition("_")[2])
         if expected is not None and value.shape[0] != expected:
             raise ValueError(
                 f"{type(batch).__name__}.{name} has {value.shape[0]} values, expected {expected}"
