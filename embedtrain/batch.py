@@ -130,9 +130,9 @@ class ContrastiveBatch:
 class Gathered:
     """What the objective sees: queries and candidates of all processes; this one sums over `local_B`.
 
-    `queries_AD` and `candidates_CD` are raw vectors with gradient, or all of length 1 where `normalized`.
-    `local_B` int64 are the positions of the local queries among all A. The other fields are the
-    ContrastiveBatch's, gathered in rank order.
+    `queries_AD` and `candidates_CD` are raw vectors with gradient, or all of length 1 where `normalized`;
+    `cut` where they have fewer dims than the model's. `local_B` int64 are the positions of the local
+    queries among all A. The other fields are the ContrastiveBatch's, gathered in rank order.
     """
 
     queries_AD: Tensor
@@ -151,6 +151,7 @@ class Gathered:
     source: str
     draw_seed: int
     normalized: bool = False
+    cut: bool = False
 
     def __post_init__(self) -> None:
         check_sizes(self, {"A": self.queries_AD.shape[0], "C": self.candidates_CD.shape[0]})
@@ -187,7 +188,12 @@ class Gathered:
             raise ValueError(f"dim {dim} is not within the model's 1..{self.dim}")
         if self.normalized:
             raise ValueError("at_dim cuts raw vectors, and these are normalised")
-        return replace(self, queries_AD=self.queries_AD[:, :dim], candidates_CD=self.candidates_CD[:, :dim])
+        return replace(
+            self,
+            queries_AD=self.queries_AD[:, :dim],
+            candidates_CD=self.candidates_CD[:, :dim],
+            cut=self.cut or dim < self.dim,
+        )
 
     def rows(self, start: int, stop: int) -> "Gathered":
         """The same batch, with the local queries `start` to `stop` alone to sum over."""
