@@ -1,18 +1,24 @@
 """Rows of one source into a ContrastiveBatch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from embedtrain.batch import ContrastiveBatch, TokenBatch
+from embedtrain.batch import ContrastiveBatch, TeacherVectors, TokenBatch
 from embedtrain.config.errors import UserError
 from embedtrain.config.schema import Source, TextFormat
 from embedtrain.data.rows import Row, text_key
 from embedtrain.model.tokens import tokenize
 from embedtrain.text import Formatted, format_document, format_query
+
+SCORES = "scores"
+"""The name of the rows' own teacher scores."""
+TeacherLookup = Callable[[Sequence[str], Literal["query", "document"]], np.ndarray]
+"""A teacher's float32 vectors (N, K) of a source's raw texts; (0, K) of none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +34,7 @@ class Collation:
     max_document_tokens: int
     num_negatives: int
     seed: int
+    teacher: TeacherLookup | None = None
 
     def instruction(self, row: Row) -> str:
         """The row's own instruction, or the source's."""
@@ -46,6 +53,17 @@ class Collation:
         return self.source.max_document_tokens or self.max_document_tokens
 
 
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A document of a row: the row's place in the global batch, and what a teacher scores it, or NaN."""
+
+    row: Row
+    index: int
+    text: str
+    is_positive: bool
+    score: float
+
+
 def collate(
     rows: Sequence[Row], indices: Sequence[int], row_ids: Sequence[int], step: int, how: Collation
 ) -> ContrastiveBatch:
@@ -54,40 +72,83 @@ def collate(
     All positives of a row are candidates, and `num_negatives` of its stored negatives, drawn by
     (seed, step, row id): the same on any number of processes.
     """
-    queries, documents, owners, positive, keys = [], [], [], [], []
-    for row, index, row_id in zip(rows, indices, row_ids, strict=True):
-        instruction = how.instruction(row)
-        queries.append(format_query(how.fmt, row.query, instruction))
-        texts = [*row.positives, *draw_negatives(row, row_id, step, how)]
-        documents += [format_document(how.fmt, t, instruction, how.source.symmetric) for t in texts]
-        owners += [index] * len(texts)
-        positive += [i < len(row.positives) for i in range(len(texts))]
-        keys += [text_key(text) for text in texts]
+    places = zip(rows, indices, row_ids, strict=True)
+    candidates = [c for row, index, row_id in places for c in row_candidates(row, index, row_id, step, how)]
     return ContrastiveBatch(
-        queries=_tokens(queries, how.query_limit, how),
-        documents=_tokens(documents, how.document_limit, how),
-        query_index_B=torch.tensor(indices, dtype=torch.int64),
-        query_key_B=torch.tensor([text_key(row.query) for row in rows], dtype=torch.int64),
-        owner_C=torch.tensor(owners, dtype=torch.int64),
-        is_positive_C=torch.tensor(positive, dtype=torch.bool),
-        document_key_C=torch.tensor(keys, dtype=torch.int64),
+        queries=_tokens([_query(row, how) for row in rows], how.query_limit, how),
+        documents=_tokens([_document(c, how) for c in candidates], how.document_limit, how),
+        query_index_B=_ints(indices),
+        query_key_B=_ints([text_key(row.query) for row in rows]),
+        label_B=_ints([label_key(row) for row in rows]),
+        graded_score_B=_floats([torch.nan if row.score is None else row.score for row in rows]),
+        owner_C=_ints([c.index for c in candidates]),
+        is_positive_C=torch.tensor([c.is_positive for c in candidates], dtype=torch.bool),
+        document_key_C=_ints([text_key(c.text) for c in candidates]),
+        label_C=_ints([label_key(c.row) if c.is_positive else 0 for c in candidates]),
+        teacher_scores={SCORES: _floats([c.score for c in candidates])},
+        teacher_vectors=_teacher_vectors(rows, candidates, how),
         source=how.name,
         draw_seed=hash_seed(how.seed, step),
     )
 
 
-def draw_negatives(row: Row, row_id: int, step: int, how: Collation) -> list[str]:
-    """At most `num_negatives` of the row's stored negatives, in stored order."""
+def row_candidates(row: Row, index: int, row_id: int, step: int, how: Collation) -> list[Candidate]:
+    """The row's positives, then its drawn negatives, each with its teacher score."""
+    positive_scores = row.positive_scores or [torch.nan] * len(row.positives)
+    negative_scores = row.negative_scores or [torch.nan] * len(row.negatives)
+    positives = zip(row.positives, positive_scores, strict=True)
+    drawn = draw_negatives(row, row_id, step, how)
+    return [Candidate(row, index, text, True, score) for text, score in positives] + [
+        Candidate(row, index, row.negatives[i], False, negative_scores[i]) for i in drawn
+    ]
+
+
+def draw_negatives(row: Row, row_id: int, step: int, how: Collation) -> list[int]:
+    """Places of at most `num_negatives` of the row's stored negatives, in stored order."""
     if len(row.negatives) <= how.num_negatives:
-        return list(row.negatives)
+        return list(range(len(row.negatives)))
     generator = np.random.default_rng([how.seed, step, row_id])
     drawn = generator.choice(len(row.negatives), how.num_negatives, replace=False)
-    return [row.negatives[i] for i in sorted(drawn)]
+    return sorted(drawn.tolist())
+
+
+def label_key(row: Row) -> int:
+    """The key of the row's class label: queries and positives have it, negatives have none (0)."""
+    return 0 if row.label is None else text_key(row.label)
 
 
 def hash_seed(*numbers: int) -> int:
     """63 bits that depend on all the numbers; of (seed, step) they key every draw in the objective."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _query(row: Row, how: Collation) -> Formatted:
+    return format_query(how.fmt, row.query, how.instruction(row))
+
+
+def _document(candidate: Candidate, how: Collation) -> Formatted:
+    instruction = how.instruction(candidate.row)
+    return format_document(how.fmt, candidate.text, instruction, how.source.symmetric)
+
+
+def _teacher_vectors(
+    rows: Sequence[Row], candidates: Sequence[Candidate], how: Collation
+) -> TeacherVectors | None:
+    """What the source's teacher makes of the texts; those of a symmetric source are all queries."""
+    if how.teacher is None:
+        return None
+    queries_BK = how.teacher([row.query for row in rows], "query")
+    side: Literal["query", "document"] = "query" if how.source.symmetric else "document"
+    documents_CK = how.teacher([c.text for c in candidates], side)
+    return TeacherVectors(torch.as_tensor(queries_BK), torch.as_tensor(documents_CK))
+
+
+def _ints(values: Sequence[int]) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.int64)
+
+
+def _floats(values: Sequence[float]) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64)
 
 
 def _tokens(formatted: list[Formatted], limit: int, how: Collation) -> TokenBatch:

@@ -1,14 +1,14 @@
 """The only file that talks to other processes.
 
-Convention: candidates are gathered with gradient, each process sums the loss over its local queries, and
-parameter gradients are averaged once a step. No factor of the number of processes stands anywhere: the
+Convention: queries and candidates are gathered with gradient, each process sums the loss over its local
+queries, and parameter gradients are averaged once a step. No factor of the number of processes stands anywhere: the
 objective divides the local sum by the mean over processes of the count.
 
 Everything here works in one process without starting anything.
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,19 +72,25 @@ def barrier() -> None:
         dist.barrier(device_ids=[torch.cuda.current_device()] if on_gpu else None)
 
 
-def gather_vectors(x_ND: Tensor) -> Tensor:
-    """The rows of all processes in rank order, with gradient; each may hold any number, 0 included."""
+def gather_vectors(*vectors: Tensor) -> tuple[Tensor, ...]:
+    """Each one's rows of all processes in rank order, with gradient, in one message.
+
+    All have the same dtype and dims; each process may hold any number of rows of each, 0 included.
+    """
     if current().world == 1:
-        return x_ND
-    gathered: Tensor = _Gather.apply(x_ND, _sizes(x_ND))
+        return vectors
+    gathered: tuple[Tensor, ...] = _Gather.apply(_sizes(vectors), *vectors)
     return gathered
 
 
-def gather_ints(x_N: Tensor) -> Tensor:
-    """The rows of all processes in rank order, without gradient."""
-    if current().world == 1:
-        return x_N
-    return _gather_ragged(x_N, _sizes(x_N))
+def gather_fields(*groups: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+    """The same groups with the rows of all processes in rank order, without gradient, in one message.
+
+    Tensors may be of any dtype, and each process may hold any number of rows of each.
+    """
+    tensors = [tensor.detach() for group in groups for tensor in group.values()]
+    gathered = iter(_gather_any(tensors) if current().world > 1 else tensors)
+    return [{name: next(gathered) for name in group} for group in groups]
 
 
 def mean_over_processes(value: Tensor) -> Tensor:
@@ -133,37 +139,49 @@ def _buckets(parameters: list[Parameter]) -> Iterator[list[Parameter]]:
         yield bucket
 
 
-def _sizes(x: Tensor) -> list[int]:
-    """Rows held by each process."""
-    sizes = torch.empty(current().world, dtype=torch.int64, device=x.device)
-    _all_gather(sizes, torch.tensor([x.shape[0]], dtype=torch.int64, device=x.device))
-    return sizes.tolist()
+def _gather_any(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Tensors of any dtypes travel as bytes."""
+    as_bytes = [t.contiguous().flatten().view(torch.uint8) for t in tensors]
+    gathered = _gather_ragged(as_bytes, _sizes(as_bytes))
+    return [all.view(t.dtype).view(-1, *t.shape[1:]) for all, t in zip(gathered, tensors, strict=True)]
 
 
-def _gather_ragged(x: Tensor, sizes: list[int]) -> Tensor:
-    """All processes' rows: every process pads to the longest, the padding is cut out again."""
-    longest = max(sizes)
-    padded = x.new_zeros(longest, *x.shape[1:])
-    padded[: x.shape[0]] = x
-    gathered = x.new_empty(len(sizes) * longest, *x.shape[1:])
+def _sizes(tensors: Sequence[Tensor]) -> list[list[int]]:
+    """How many rows of each tensor each process holds."""
+    local = torch.tensor([len(t) for t in tensors], device=tensors[0].device)
+    sizes = local.new_empty(current().world * len(tensors))
+    _all_gather(sizes, local)
+    return sizes.view(-1, len(tensors)).tolist()
+
+
+def _gather_ragged(tensors: Sequence[Tensor], sizes: list[list[int]]) -> tuple[Tensor, ...]:
+    """Every process sends its tensors end to end, padded to the longest; the padding is cut out again."""
+    longest = max(map(sum, sizes))
+    padded = tensors[0].new_zeros(longest, *tensors[0].shape[1:])
+    torch.cat(list(tensors), out=padded[: sum(map(len, tensors))])
+    gathered = padded.new_empty(len(sizes) * longest, *padded.shape[1:])
     _all_gather(gathered, padded)
-    return torch.cat([gathered[i * longest : i * longest + size] for i, size in enumerate(sizes)])
+    blocks = gathered.view(len(sizes), longest, *padded.shape[1:])
+    parts = [block[: sum(size)].split(size) for block, size in zip(blocks, sizes, strict=True)]
+    return tuple(torch.cat([part[i] for part in parts]) for i in range(len(tensors)))
 
 
 class _Gather(torch.autograd.Function):
     """Ragged all-gather; the gradient of a row is the sum of what all processes make of it."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, sizes: list[int]) -> Tensor:
+    def forward(ctx: Any, sizes: list[list[int]], *vectors: Tensor) -> tuple[Tensor, ...]:
         ctx.sizes = sizes
-        return _gather_ragged(x, sizes)
+        return _gather_ragged(vectors, sizes)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        longest = max(ctx.sizes)
-        padded = gradient.new_zeros(len(ctx.sizes) * longest, *gradient.shape[1:])
-        for i, rows in enumerate(gradient.split(ctx.sizes)):
-            padded[i * longest : i * longest + len(rows)] = rows
-        own = gradient.new_empty(longest, *gradient.shape[1:])
-        _reduce_scatter(own, padded)
-        return own[: ctx.sizes[current().rank]], None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        sizes, longest = ctx.sizes, max(map(sum, ctx.sizes))
+        padded = gradients[0].new_zeros(len(sizes), longest, *gradients[0].shape[1:])
+        parts = [g.split([size[i] for size in sizes]) for i, g in enumerate(gradients)]
+        for rank, size in enumerate(sizes):
+            padded[rank, : sum(size)] = torch.cat([part[rank] for part in parts])
+        own = torch.empty_like(padded[0])
+        _reduce_scatter(own, padded.flatten(0, 1))
+        size = sizes[current().rank]
+        return None, *own[: sum(size)].split(size)

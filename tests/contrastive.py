@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from embedtrain.batch import ContrastiveBatch
 from embedtrain.collate import Collation, collate
-from embedtrain.config.objective import InfoNCE, Matryoshka, Objective
+from embedtrain.config.objective import Objective
 from embedtrain.config.schema import Base, EncoderConfig, Source, TextFormat
 from embedtrain.config.stages import Lora
+from embedtrain.config.terms import InfoNCE, Matryoshka
 from embedtrain.data.rows import Row
 from embedtrain.dist import average_gradients, current, mean_over_processes
 from embedtrain.loss.objective import ObjectiveFunction, build_objective

@@ -57,8 +57,8 @@ def test_a_wrong_size_is_refused_at_both_doors(encoder: Encoder) -> None:
         replace(batch, owner_C=batch.owner_C[:-1])
     with pytest.raises(ValueError, match=r"source 'faq': 1 of 7 queries have no positive"):
         replace(batch, is_positive_C=batch.is_positive_C & (batch.owner_C != 2))
-    with pytest.raises(ValueError, match=r"Gathered\.query_key_B has 3 values, expected 4"):
-        replace(random_gathered(), query_key_B=torch.arange(3))
+    with pytest.raises(ValueError, match=r"Gathered\.query_key_A has 3 values, expected 4"):
+        replace(random_gathered(), query_key_A=torch.arange(3))
     with pytest.raises(ValueError, match=r"TokenBatch\.pool_TL has shape \(1, 2\), ids_TL has \(1, 3\)"):
         replace(tokens([3]), pool_TL=torch.ones(1, 2, dtype=torch.bool))
 
@@ -93,7 +93,7 @@ def test_collated_texts_owners_and_keys(encoder: Encoder) -> None:
     batch = collate(ROWS, [4, 5, 6], [10, 11, 12], 3, how(encoder, source))
     assert texts(encoder, batch.queries) == ["Find: a", "Own: c", "Find: f"]
     drawn = draw_negatives(ROWS[0], 10, 3, how(encoder))
-    expected = ["b", *drawn, "d", "e", "n5", "g"]
+    expected = ["b", *(ROWS[0].negatives[i] for i in drawn), "d", "e", "n5", "g"]
     assert texts(encoder, batch.documents) == [f"passage: {text}" for text in expected]
     assert batch.query_index_B.tolist() == [4, 5, 6]
     assert batch.owner_C.tolist() == [4, 4, 4, 5, 5, 5, 6]

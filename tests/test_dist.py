@@ -12,13 +12,14 @@ from torch.nn import Parameter
 
 from embedtrain.batch import ContrastiveBatch, Gathered
 from embedtrain.config.errors import UserError
-from embedtrain.config.objective import InfoNCE, Objective
+from embedtrain.config.objective import Objective
+from embedtrain.config.terms import InfoNCE
 from embedtrain.data.rows import Row
 from embedtrain.dist import (
     average_gradients,
     broadcast_parameters,
     current,
-    gather_ints,
+    gather_fields,
     gather_vectors,
     mean_over_processes,
     require_processes,
@@ -36,26 +37,57 @@ def vectors(size: int, rank: int) -> Tensor:
     return torch.randn(size, 5, dtype=torch.float64, generator=generator)
 
 
-def gather_and_differentiate(sizes: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, list[int]]:
-    """Gathered rows, gradient of the local ones under another weight on each process, gathered ints."""
+def gather_and_differentiate(sizes: tuple[int, int]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Gathered rows, and the gradient of the local ones under another weight on each process.
+
+    Two tensors travel together: `sizes` rows, and twice as many and one.
+    """
     here = current()
-    local = vectors(sizes[here.rank], here.rank).requires_grad_()
-    gathered = gather_vectors(local)
-    ((here.rank + 1) * gathered.square()).sum().backward()
-    ints = gather_ints(torch.arange(sizes[here.rank]) + 10 * here.rank)
-    assert local.grad is not None
-    return gathered.detach().numpy(), local.grad.numpy(), ints.tolist()
+    size = sizes[here.rank]
+    local = [vectors(n, here.rank).requires_grad_() for n in (size, 2 * size + 1)]
+    gathered = gather_vectors(*local)
+    ((here.rank + 1) * torch.stack([g.square().sum() for g in gathered]).sum()).backward()
+    assert all(x.grad is not None for x in local)
+    return [
+        (g.detach().numpy(), x.grad.numpy())
+        for g, x in zip(gathered, local, strict=True)
+        if x.grad is not None
+    ]
 
 
 @pytest.mark.parametrize("sizes", SIZES)
 def test_gather_is_ragged_and_differentiable(sizes: tuple[int, int]) -> None:
     """A row's gradient is the sum of what both processes make of it: weights 1 and 2."""
-    results = run_on(2, gather_and_differentiate, sizes)
-    expected = np.concatenate([vectors(size, rank).numpy() for rank, size in enumerate(sizes)])
-    for rank, (gathered, gradient, ints) in enumerate(results):
-        assert np.array_equal(gathered, expected)
-        assert np.allclose(gradient, (1 + 2) * 2 * vectors(sizes[rank], rank).numpy(), rtol=1e-15)
-        assert ints == [*range(sizes[0]), *range(10, 10 + sizes[1])]
+    for rank, pair in enumerate(run_on(2, gather_and_differentiate, sizes)):
+        for (gathered, gradient), shares in zip(pair, (sizes, [2 * n + 1 for n in sizes]), strict=True):
+            assert np.array_equal(gathered, np.concatenate([vectors(n, r) for r, n in enumerate(shares)]))
+            assert np.allclose(gradient, (1 + 2) * 2 * vectors(shares[rank], rank).numpy(), rtol=1e-15)
+
+
+def fields_of(rank: int, size: int) -> dict[str, Tensor]:
+    """Every dtype that travels, bool before wider ones so that their bytes stand at odd places."""
+    flags = torch.arange(size + 1) % 2 == rank
+    ints = torch.arange(size) - 2**62 * rank
+    doubles = torch.tensor([torch.nan, 1 / 3])[: min(size, 2)].double()
+    return {"flags": flags, "ints": ints, "doubles": doubles, "floats": vectors(size, rank).float()}
+
+
+def gather_all(sizes: tuple[int, int]) -> tuple[dict[str, np.ndarray], list[str]]:
+    fields = fields_of(current().rank, sizes[current().rank])
+    gathered, empty, again = gather_fields(fields, {}, {"again": fields["ints"]})
+    assert torch.equal(again["again"], gathered["ints"])
+    return {name: x.numpy() for name, x in gathered.items()}, [*empty]
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_fields_of_any_dtype_travel_together(sizes: tuple[int, int]) -> None:
+    parts = [fields_of(rank, size) for rank, size in enumerate(sizes)]
+    for gathered, empty in run_on(2, gather_all, sizes):
+        assert empty == []
+        for name in parts[0]:
+            expected = torch.cat([part[name] for part in parts]).numpy()
+            assert gathered[name].dtype == expected.dtype
+            assert np.array_equal(gathered[name], expected, equal_nan=name == "doubles")
 
 
 def average() -> tuple[float, list[float], list[float], float]:
@@ -145,7 +177,9 @@ def local_slot_only(batch: ContrastiveBatch, queries_BD: Tensor, documents_CD: T
     right = gather_batch(batch, queries_BD, documents_CD)
     own_C = torch.isin(right.owner_C, batch.query_index_B)
     candidates_CD = torch.where(own_C[:, None], right.candidates_CD, right.candidates_CD.detach())
-    return replace(right, candidates_CD=candidates_CD)
+    own_A = torch.isin(right.query_index_A, batch.query_index_B)
+    queries_AD = torch.where(own_A[:, None], right.queries_AD, right.queries_AD.detach())
+    return replace(right, queries_AD=queries_AD, candidates_CD=candidates_CD)
 
 
 def test_a_wrong_gather_does_not_pass() -> None:

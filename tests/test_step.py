@@ -59,7 +59,7 @@ def kept_gradients(encoder: Encoder, batch: ContrastiveBatch, chunk_tokens: int)
             vectors[row] = vector
     stacked, split = torch.stack(vectors), len(batch.queries)
     gathered = gather_batch(batch, stacked[:split], stacked[split:])
-    build_objective(OBJECTIVE)(gathered, mean_count)[0].backward()
+    build_objective(OBJECTIVE)(gathered, mean_count, dict(encoder.learned.items()))[0].backward()
     return {name: p.grad.numpy().copy() for name, p in encoder.trainable() if p.grad is not None}
 
 

@@ -1,64 +1,146 @@
 """objective = sum over terms and views of weight x local sum / mean over processes of the count."""
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from embedtrain.batch import Gathered
+from embedtrain.config.denominator import BlockSwitches
 from embedtrain.config.errors import UserError
 from embedtrain.config.objective import Objective
+from embedtrain.config.terms import Matryoshka, Term
 from embedtrain.loss.infonce import infonce
+from embedtrain.loss.learned import key_of, learned_settings, values
 from embedtrain.loss.views import views
 
 MeanCount = Callable[[Tensor], Tensor]
 """The mean of each element over processes."""
-ObjectiveFunction = Callable[[Gathered, MeanCount], tuple[Tensor, dict[str, Tensor]]]
-Part = tuple[str, float, Tensor, Tensor]
-"""Name, weight, local sum and local count of a term in a view."""
+ObjectiveFunction = Callable[[Gathered, MeanCount, Mapping[str, Tensor]], tuple[Tensor, dict[str, Tensor]]]
 
-TERMS = {"infonce": infonce}
+TERMS: dict[str, Callable[..., tuple[Tensor, Tensor | float]]] = {
+    "infonce": infonce,
+}
+NEED_NEGATIVES = ("infonce", "sigmoid")
 
 
-def build_objective(config: Objective) -> ObjectiveFunction:
-    """The function (gathered, mean_count) -> (loss to differentiate, this process's loss a term).
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A term where it stands in the objective, with the switches of one source, and its view."""
+
+    index: int
+    name: str
+    settings: Term
+    matryoshka: Matryoshka | None
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A term in one view: its factor, local sum and local count."""
+
+    name: str
+    kind: str
+    weight: float
+    total: Tensor
+    count: Tensor
+
+
+def build_objective(
+    config: Objective, sources: Mapping[str, BlockSwitches | None] | None = None
+) -> ObjectiveFunction:
+    """The function (gathered, mean_count, learned parameters) -> (loss to differentiate, local figures).
 
     Averaged over processes, losses and gradients are those of the whole batch on one process, whatever the
-    processes' counts: each local sum is divided by the mean count.
+    processes' counts: each local sum is divided by the mean count. Figures are each term's weighted loss, and
+    learned temperatures and biases. `sources` holds the switches of the sources that have their own.
     """
+    everywhere = place_terms(config, BlockSwitches())
+    of_source = {
+        name: place_terms(config, switches) for name, switches in (sources or {}).items() if switches
+    }
 
-    def objective(g: Gathered, mean_count: MeanCount) -> tuple[Tensor, dict[str, Tensor]]:
-        _check_finite(g, ", ".join(term.kind for term in config.terms))
-        parts: list[Part] = [
-            (term.kind, term.weight * weight, *TERMS[term.kind](view, term))
-            for term in config.terms
-            for weight, view in views(g, config.matryoshka)
-        ]
-        counts = mean_count(torch.stack([count.to(total.dtype) for _, _, total, count in parts]))
-        _check_counts(g, parts, counts)
+    def objective(
+        g: Gathered, mean_count: MeanCount, parameters: Mapping[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        terms = [t for t in of_source.get(g.source, everywhere) if counts_in(t.settings, g.source)]
+        check_batch(g, terms)
+        parts = [part for term in terms for part in run_term(term, g, parameters)]
+        counts = mean_count(torch.stack([part.count for part in parts]))
+        check_counts(g, parts, counts)
         figures: dict[str, Tensor] = {}
-        for (name, weight, total, _), count in zip(parts, counts, strict=True):
-            figures[name] = figures.get(name, torch.zeros_like(total)) + weight * total / count
+        for part, count in zip(parts, counts, strict=True):
+            loss = part.weight * part.total / torch.where(count > 0, count, 1.0)
+            figures[part.name] = figures[part.name] + loss if part.name in figures else loss
         loss = torch.stack(list(figures.values())).sum()
-        return loss, {name: figure.detach() for name, figure in figures.items()}
+        learned = learned_figures(terms, parameters, loss)
+        return loss, {name: figure.detach() for name, figure in (figures | learned).items()}
 
     return objective
 
 
-def _check_finite(g: Gathered, terms: str) -> None:
-    for what, vectors in (("query", g.queries_BD), ("candidate", g.candidates_CD)):
+def place_terms(config: Objective, switches: BlockSwitches) -> list[Placed]:
+    """The terms with a source's switches: each wins over that of every term that has it."""
+    own = switches.model_dump(exclude_none=True)
+    kinds = Counter(term.kind for term in config.terms)
+    placed = []
+    for index, term in enumerate(config.terms):
+        changes = {name: value for name, value in own.items() if name in type(term).model_fields}
+        place = "objective" if term.matryoshka is None else f"objective.terms[{index}]"
+        name = term.kind if kinds[term.kind] == 1 else f"{index}_{term.kind}"
+        settings = term.model_copy(update=changes)
+        placed.append(Placed(index, name, settings, term.matryoshka or config.matryoshka, place))
+    return placed
+
+
+def counts_in(settings: Term, source: str) -> bool:
+    """Whether batches of the source count in the term."""
+    return settings.sources is None or source in settings.sources
+
+
+def run_term(term: Placed, g: Gathered, parameters: Mapping[str, Tensor]) -> Iterable[Part]:
+    """The term in each of its views."""
+    learned = values(parameters, term.index, term.settings)
+    for weight, view in views(g, term.matryoshka, term.place):
+        total, count = TERMS[term.settings.kind](view, term.settings, learned)
+        counted = torch.as_tensor(count, dtype=total.dtype, device=total.device).detach()
+        yield Part(term.name, term.settings.kind, term.settings.weight * weight, total, counted)
+
+
+def learned_figures(terms: list[Placed], parameters: Mapping[str, Tensor], like: Tensor) -> dict[str, Tensor]:
+    """Learned temperatures and biases by `<index>_<kind>_<name>`."""
+    figures = {}
+    for term in terms:
+        now = values(parameters, term.index, term.settings)
+        for name, _ in learned_settings(term.settings):
+            figures[key_of(term.index, term.settings, name)] = now[name].to(like.dtype)
+    return figures
+
+
+def check_batch(g: Gathered, terms: list[Placed]) -> None:
+    """Raise UserError where no term wants the batch, or a vector is not finite."""
+    if not terms:
+        raise UserError(
+            f"source '{g.source}': no term of the objective counts its batches; mend their `sources`"
+        )
+    for what, vectors in (("query", g.queries_AD), ("candidate", g.candidates_CD)):
         bad = ~torch.isfinite(vectors).all(dim=1)
         if bool(bad.any()):
             raise UserError(
-                f"source '{g.source}', term {terms}: {int(bad.sum())} of {len(bad)} {what} vectors hold NaN "
-                "or infinity; lower lr or max_gradient_norm, or train in float32"
+                f"source '{g.source}', term {', '.join(term.name for term in terms)}: {int(bad.sum())} of "
+                f"{len(bad)} {what} vectors hold NaN or infinity; lower lr or max_gradient_norm, "
+                "or train in float32"
             )
 
 
-def _check_counts(g: Gathered, parts: list[Part], counts: Tensor) -> None:
-    for (name, *_), count in zip(parts, counts.tolist(), strict=True):
-        if count == 0:
+def check_counts(g: Gathered, parts: list[Part], counts: Tensor) -> None:
+    """Raise UserError where a term that cannot do without negatives found none on any process."""
+    for part, count in zip(parts, counts.tolist(), strict=True):
+        if count == 0 and part.kind in NEED_NEGATIVES:
             raise UserError(
-                f"source '{g.source}', term {name}: no query of the batch has a negative to be told from; "
-                "switch in_batch_positives on, or give the rows negatives and set num_negatives"
+                f"source '{g.source}', term {part.name}: no query of the batch has a negative to be told "
+                "from; switch in_batch_positives on, or give the rows negatives and set num_negatives"
             )

@@ -23,6 +23,7 @@ FORMAT = 1
 SPEC = "encoder.json"
 ADAPTER_WEIGHTS = "adapter.safetensors"
 WEIGHTS = "model.safetensors"
+LEARNED = "learned.safetensors"
 DENSE = "dense."
 
 
@@ -37,7 +38,10 @@ class Saved:
 
 
 def save_encoder(encoder: Encoder, folder: Path | str) -> Path:
-    """Write the encoder: its adapter alone where the base is as it was loaded, else all weights, merged."""
+    """Write the encoder: its adapter alone where the base is as it was loaded, else all weights, merged.
+
+    What its objective learned besides stands in a file of its own, which no stage reads back.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     adapter_only = encoder.lora is not None and not encoder.folded
@@ -47,6 +51,8 @@ def save_encoder(encoder: Encoder, folder: Path | str) -> Path:
         save_tensors(dict(all_tensors(encoder)), folder / WEIGHTS)
         if encoder.dense is not None:
             save_dense(encoder.dense, folder)
+    if encoder.learned:
+        save_tensors({name: p.detach() for name, p in encoder.learned.items()}, folder / LEARNED)
     encoder.tokenizer.save(str(folder / "tokenizer.json"))
     config = encoder.backbone.config
     config.architectures = [type(encoder.backbone).__name__]
@@ -130,7 +136,7 @@ def adapter_parameters(encoder: Encoder) -> Iterator[tuple[str, Tensor]]:
 
 def base_parameters(encoder: Encoder) -> Iterator[tuple[str, Tensor]]:
     """Parameters below the adapters, by the names they have without them."""
-    pairs = encoder.named_parameters()
+    pairs = encoder.weights()
     return ((name.replace(".base_layer.", "."), p) for name, p in pairs if ".lora_" not in name)
 
 

@@ -4,7 +4,7 @@ Dimensions: T texts, L tokens, D dims.
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
@@ -79,12 +79,13 @@ def hash_tensors(tensors: Iterable[tuple[str, Tensor]]) -> str:
 
 def weights_hash(encoder: "Encoder") -> str:
     """Hash of all weights and of how they become a vector; remembered until a weight changes."""
-    state = tuple((p.data_ptr(), p.dtype, p._version) for p in encoder.parameters())
+    weights = list(encoder.weights())
+    state = tuple((p.data_ptr(), p.dtype, p._version) for _, p in weights)
     known, digest = encoder._known_hash
     if known != state:
         spec = encoder.spec
         way = [spec.attention, spec.pooling, spec.pool_instruction, spec.append_eos, spec.precision]
-        digest = hash_json([way, hash_tensors(encoder.named_parameters())])
+        digest = hash_json([way, hash_tensors(weights)])
         encoder._known_hash = (state, digest)
     return digest
 
@@ -117,6 +118,7 @@ class Encoder(nn.Module):
         self.tokenizer = tokenizer
         self.spec = spec
         self.dense = dense
+        self.learned = nn.ParameterDict()  # numbers of the objective; no vector depends on them
         self.lora: Lora | None = None  # the shape of the adapters on the backbone
         self.folded = False  # whether the weights below the adapters are no longer the base's
         self.pad_id = backbone.config.pad_token_id or 0
@@ -155,6 +157,10 @@ class Encoder(nn.Module):
         """bfloat16 products over float32 weights, where all weights train; else nothing to do."""
         mixed = self.spec.precision == "bfloat16" and self.backbone.dtype == torch.float32
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=mixed)
+
+    def weights(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Names and parameters that vectors depend on."""
+        return ((name, p) for name, p in self.named_parameters() if not name.startswith("learned."))
 
     def trainable(self) -> list[tuple[str, nn.Parameter]]:
         """Names and parameters that training changes."""

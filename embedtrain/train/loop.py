@@ -23,7 +23,7 @@ from embedtrain.show.progress import progress
 from embedtrain.train.checkpoint import State, save_checkpoint
 from embedtrain.train.interrupt import Stopped, interruptible
 from embedtrain.train.log import Figures, append_curve, read_curve
-from embedtrain.train.prepare import Rows, Training, identify, prepare, resume
+from embedtrain.train.prepare import Rows, Teachers, Training, identify, prepare, resume
 from embedtrain.train.schedule import lr_factor
 from embedtrain.train.step import train_step
 
@@ -38,14 +38,16 @@ def train(
     machine: Machine,
     folder: Path,
     *,
+    teachers: Teachers | None = None,
     validate: Validate | None = None,
 ) -> dict[str, object]:
     """Train the encoder in place; returns facts. Goes on from the newest whole checkpoint in the folder.
 
-    `folder` receives `curve.jsonl` and `checkpoints/`. `validate` is called at each checkpoint.
+    `folder` receives `curve.jsonl` and `checkpoints/`. `teachers` give vectors of sources' texts.
+    `validate` is called at each checkpoint.
     Raises Stopped, after a checkpoint, when asked to stop.
     """
-    job = prepare(encoder, rows_by_source, stage, run, machine)
+    job = prepare(encoder, rows_by_source, stage, run, machine, teachers or {})
     state = resume(job, identify(job, run), folder)
     first = int(state["step"])
     title = f"train {stage.name}" + (f" from step {first}" if first else "")

@@ -6,16 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from accelerate import Accelerator
-from torch.nn import Parameter
+from torch.nn import Parameter, ParameterDict
 from torch.optim import Optimizer
 
 from embedtrain.artifacts import hash_json
-from embedtrain.collate import Collation
+from embedtrain.collate import Collation, TeacherLookup
 from embedtrain.config.errors import UserError
 from embedtrain.config.schema import Machine, Run
 from embedtrain.config.stages import Train
 from embedtrain.data.rows import Row
 from embedtrain.dist import barrier, broadcast_parameters, current
+from embedtrain.loss.learned import initial_parameters
 from embedtrain.loss.objective import ObjectiveFunction, build_objective
 from embedtrain.mixture import PlannedBatch, plan_batches, row_keys
 from embedtrain.model.encoder import Encoder
@@ -24,6 +25,8 @@ from embedtrain.train.log import cut_curve
 from embedtrain.train.schedule import make_optimizer
 
 Rows = Mapping[str, Sequence[Row]]
+Teachers = Mapping[str, TeacherLookup]
+"""By source."""
 
 
 @dataclass(frozen=True)
@@ -43,19 +46,23 @@ class Training:
     seed: int
 
 
-def prepare(encoder: Encoder, rows: Rows, stage: Train, run: Run, machine: Machine) -> Training:
+def prepare(
+    encoder: Encoder, rows: Rows, stage: Train, run: Run, machine: Machine, teachers: Teachers
+) -> Training:
     """Put the encoder on its device and plan every batch of the run."""
     accelerator = Accelerator(cpu=machine.device == "cpu")
+    seed = run.seed if stage.seed is None else stage.seed
+    if not encoder.trainable():
+        raise UserError(f"stage '{stage.name}': the encoder has no trainable parameter")
+    add_learned(encoder, stage, seed, teachers)
     encoder.to(accelerator.device).train()
     if machine.activation_checkpointing:
         encoder.checkpoint_activations()
     named = encoder.trainable()
-    if not named:
-        raise UserError(f"stage '{stage.name}': the encoder has no trainable parameter")
     broadcast_parameters(p for _, p in named)
-    seed = run.seed if stage.seed is None else stage.seed
     weights = {name: run.sources[name].weight for name in rows}
     keys = {name: row_keys(source) for name, source in rows.items()}
+    how = {name: make_collation(name, encoder, stage, run, seed, teachers.get(name)) for name in rows}
     return Training(
         encoder=encoder,
         stage=stage,
@@ -63,15 +70,27 @@ def prepare(encoder: Encoder, rows: Rows, stage: Train, run: Run, machine: Machi
         accelerator=accelerator,
         named=named,
         optimizer=make_optimizer(named, stage),
-        objective=build_objective(stage.objective),
+        objective=build_objective(stage.objective, {name: run.sources[name].blocks for name in rows}),
         rows=rows,
-        collations={name: make_collation(name, encoder, stage, run, seed) for name in rows},
+        collations=how,
         plan=plan_batches(keys, weights, stage.batch_size, stage.steps, seed),
         seed=seed,
     )
 
 
-def make_collation(name: str, encoder: Encoder, stage: Train, run: Run, seed: int) -> Collation:
+def add_learned(encoder: Encoder, stage: Train, seed: int, teachers: Teachers) -> None:
+    """Give the encoder what the objective learns besides the weights; every training starts it anew."""
+    dims = {name: lookup([], "query").shape[1] for name, lookup in teachers.items()}
+    if len(set(dims.values())) > 1:
+        found = ", ".join(f"{dim} of source '{name}'" for name, dim in dims.items())
+        raise UserError(f"stage '{stage.name}': the teachers' vectors have other dims: {found}; expected one")
+    teacher_dim = next(iter(dims.values()), None)
+    encoder.learned = ParameterDict(initial_parameters(stage.objective, encoder.dim, teacher_dim, seed))
+
+
+def make_collation(
+    name: str, encoder: Encoder, stage: Train, run: Run, seed: int, teacher: TeacherLookup | None
+) -> Collation:
     """How the source's rows become batches; the stage's token limits win over the run's."""
     return Collation(
         name=name,
@@ -83,6 +102,7 @@ def make_collation(name: str, encoder: Encoder, stage: Train, run: Run, seed: in
         max_document_tokens=stage.max_document_tokens or encoder.spec.text.max_document_tokens,
         num_negatives=stage.num_negatives,
         seed=seed,
+        teacher=teacher,
     )
 
 

@@ -5,7 +5,7 @@ Where a chunk's graph is kept it does so at once; other chunks were encoded with
 again, with their dropout replayed. Exact either way, and it knows no term. A batch within `keep_tokens` is
 encoded once.
 
-Dimensions: T texts (queries, then documents), L tokens, B local queries, C candidates, D dims.
+Dimensions: T texts (queries, then documents), L tokens, B local queries, A all queries, C candidates, D dims.
 """
 
 from collections.abc import Callable
@@ -14,12 +14,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from embedtrain.batch import ContrastiveBatch, Gathered, TokenBatch, join
-from embedtrain.dist import gather_ints, gather_vectors, mean_over_processes
+from embedtrain.batch import ContrastiveBatch, Gathered, TeacherVectors, TokenBatch, join
+from embedtrain.dist import gather_fields, gather_vectors, mean_over_processes
 from embedtrain.loss.objective import ObjectiveFunction
 from embedtrain.model.encoder import Encoder
 
 Gather = Callable[[ContrastiveBatch, Tensor, Tensor], Gathered]
+OF_QUERIES = ("query_index", "query_key", "label", "graded_score")
+OF_CANDIDATES = ("owner_C", "is_positive_C", "document_key_C", "label_C")
 
 
 @dataclass(slots=True)
@@ -51,7 +53,7 @@ def train_step(
     vectors_TD = in_order(encoder, chunks).requires_grad_()
     split = len(batch.queries)
     gathered = (gather or gather_batch)(batch, vectors_TD[:split], vectors_TD[split:])
-    loss, terms = objective(gathered, mean_over_processes)
+    loss, terms = objective(gathered, mean_over_processes, dict(encoder.learned.items()))
     loss.backward()  # type: ignore[no-untyped-call]
     if vectors_TD.grad is None:
         raise ValueError("the loss does not depend on this process's vectors; gather must keep their graph")
@@ -93,21 +95,31 @@ def carry_gradient(encoder: Encoder, chunk: Chunk, gradient_TD: Tensor) -> None:
 
 
 def gather_batch(batch: ContrastiveBatch, queries_BD: Tensor, documents_CD: Tensor) -> Gathered:
-    """Local queries and the candidates of all processes."""
-    device = queries_BD.device
-    fields = torch.stack([batch.owner_C, batch.is_positive_C.long(), batch.document_key_C], dim=1)
-    owner_C, is_positive_C, document_key_C = gather_ints(fields.to(device)).unbind(dim=1)
+    """Queries and candidates of all processes, both with gradient, and all that is known of them."""
+    device, vectors = queries_BD.device, batch.teacher_vectors
+    queries_AD, candidates_CD = gather_vectors(queries_BD, documents_CD)
+    queries, candidates, scores, teacher = gather_fields(
+        {f"{name}_A": on_device(getattr(batch, f"{name}_B"), device) for name in OF_QUERIES},
+        {name: getattr(batch, name).to(device) for name in OF_CANDIDATES},
+        {name: on_device(scores, device) for name, scores in batch.teacher_scores.items()},
+        {n: getattr(vectors, n).to(device) for n in TeacherVectors.__dataclass_fields__} if vectors else {},
+    )
     return Gathered(
-        queries_BD=queries_BD,
-        candidates_CD=gather_vectors(documents_CD),
-        query_index_B=batch.query_index_B.to(device),
-        query_key_B=batch.query_key_B.to(device),
-        owner_C=owner_C,
-        is_positive_C=is_positive_C.bool(),
-        document_key_C=document_key_C,
+        queries_AD=queries_AD,
+        candidates_CD=candidates_CD,
+        local_B=torch.isin(queries["query_index_A"], batch.query_index_B.to(device)).nonzero().flatten(),
+        **queries,
+        **candidates,
+        teacher_scores=scores,
+        teacher_vectors=TeacherVectors(**teacher) if teacher else None,
         source=batch.source,
         draw_seed=batch.draw_seed,
     )
+
+
+def on_device(x: Tensor, device: torch.device) -> Tensor:
+    """The tensor there; Apple's device has no float64."""
+    return x.to(device, torch.float32 if device.type == "mps" and x.dtype == torch.float64 else x.dtype)
 
 
 def random_state(device: torch.device) -> list[Tensor]:
