@@ -1,8 +1,8 @@
 """The only file that talks to other processes.
 
 Convention: queries and candidates are gathered with gradient, each process sums the loss over its local
-queries, and parameter gradients are averaged once a step. No factor of the number of processes stands anywhere: the
-objective divides the local sum by the mean over processes of the count.
+queries, and parameter gradients are averaged once a step. No factor of the number of processes stands
+anywhere: the objective divides the local sum by the mean over processes of the count.
 
 Everything here works in one process without starting anything.
 """

@@ -1,4 +1,4 @@
-"""Numbers of the objective that training changes: temperatures, biases, and projections to the teacher's dims.
+"""Numbers of the objective that training changes: temperatures, biases, projections to the teacher's dims.
 
 The encoder owns them as raw parameters, so that they are averaged and saved with the rest; a term sees their
 values, which stay between the config's bounds. Suffixes: D dims of the model, K of the teacher.
@@ -51,7 +51,7 @@ def values(parameters: Mapping[str, Tensor], index: int, term: Term) -> dict[str
     prefix = key_of(index, term, "")
     raw = {key.removeprefix(prefix): p for key, p in parameters.items() if key.startswith(prefix)}
     if missing := bounded.keys() - raw.keys():
-        raise ValueError(f"{prefix}{sorted(missing)[0]} is learned, and the encoder has no such parameter")
+        raise ValueError(f"{prefix}{min(missing)} is learned, and the encoder has no such parameter")
     return {name: to_value(bounded[name], x) if name in bounded else x for name, x in raw.items()}
 
 

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,16 +12,26 @@ from embedtrain.config.denominator import BlockSwitches
 from embedtrain.config.errors import UserError
 from embedtrain.config.objective import Objective
 from embedtrain.config.terms import Matryoshka, Term
+from embedtrain.loss.embed_distill import embed_distill
+from embedtrain.loss.graded import cosent
 from embedtrain.loss.infonce import infonce
 from embedtrain.loss.learned import key_of, learned_settings, values
+from embedtrain.loss.soft_labels import distill_ce, distill_kl, margin_mse
+from embedtrain.loss.spread import spread
 from embedtrain.loss.views import views
 
 MeanCount = Callable[[Tensor], Tensor]
 """The mean of each element over processes."""
 ObjectiveFunction = Callable[[Gathered, MeanCount, Mapping[str, Tensor]], tuple[Tensor, dict[str, Tensor]]]
 
-TERMS: dict[str, Callable[..., tuple[Tensor, Tensor | float]]] = {
+TERMS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
     "infonce": infonce,
+    "distill_kl": distill_kl,
+    "distill_ce": distill_ce,
+    "margin_mse": margin_mse,
+    "cosent": cosent,
+    "embed_distill": embed_distill,
+    "spread": spread,
 }
 NEED_NEGATIVES = ("infonce", "sigmoid")
 

@@ -8,8 +8,9 @@ encoded once.
 Dimensions: T texts (queries, then documents), L tokens, B local queries, A all queries, C candidates, D dims.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +21,8 @@ from embedtrain.loss.objective import ObjectiveFunction
 from embedtrain.model.encoder import Encoder
 
 Gather = Callable[[ContrastiveBatch, Tensor, Tensor], Gathered]
+Diagnose = Callable[[Gathered, Mapping[str, Tensor]], dict[str, Tensor]]
+"""Figures of the gathered batch under the raw learned parameters; called without gradient."""
 OF_QUERIES = ("query_index", "query_key", "label", "graded_score")
 OF_CANDIDATES = ("owner_C", "is_positive_C", "document_key_C", "label_C")
 
@@ -42,8 +45,9 @@ def train_step(
     chunk_tokens: int,
     keep_tokens: int = 0,
     gather: Gather | None = None,
+    diagnose: Diagnose | None = None,
 ) -> dict[str, Tensor]:
-    """Add this process's gradient of the batch to the parameters; returns its loss, as a whole and a term.
+    """Add this process's gradient of the batch to the parameters; returns its loss and other figures.
 
     `chunk_tokens` bounds a chunk and `keep_tokens` the graphs that are kept, both in tokens with padding; a
     batch of one chunk is always kept. Averaged over processes, loss and gradient are the global batch's.
@@ -53,13 +57,17 @@ def train_step(
     vectors_TD = in_order(encoder, chunks).requires_grad_()
     split = len(batch.queries)
     gathered = (gather or gather_batch)(batch, vectors_TD[:split], vectors_TD[split:])
-    loss, terms = objective(gathered, mean_over_processes, dict(encoder.learned.items()))
+    learned = dict(encoder.learned.items())
+    loss, figures = objective(gathered, mean_over_processes, learned)
     loss.backward()  # type: ignore[no-untyped-call]
     if vectors_TD.grad is None:
         raise ValueError("the loss does not depend on this process's vectors; gather must keep their graph")
+    if diagnose is not None:
+        with torch.no_grad():
+            figures |= diagnose(gathered, learned)
     for chunk in chunks:
         carry_gradient(encoder, chunk, vectors_TD.grad)
-    return {"loss": loss.detach(), **terms}
+    return {"loss": loss.detach(), **figures}
 
 
 def encode_chunks(encoder: Encoder, texts: TokenBatch, chunk_tokens: int, keep_tokens: int) -> list[Chunk]:
@@ -104,12 +112,12 @@ def gather_batch(batch: ContrastiveBatch, queries_BD: Tensor, documents_CD: Tens
         {name: on_device(scores, device) for name, scores in batch.teacher_scores.items()},
         {n: getattr(vectors, n).to(device) for n in TeacherVectors.__dataclass_fields__} if vectors else {},
     )
+    known: dict[str, Any] = queries | candidates
     return Gathered(
         queries_AD=queries_AD,
         candidates_CD=candidates_CD,
-        local_B=torch.isin(queries["query_index_A"], batch.query_index_B.to(device)).nonzero().flatten(),
-        **queries,
-        **candidates,
+        local_B=torch.isin(known["query_index_A"], batch.query_index_B.to(device)).nonzero().flatten(),
+        **known,
         teacher_scores=scores,
         teacher_vectors=TeacherVectors(**teacher) if teacher else None,
         source=batch.source,
