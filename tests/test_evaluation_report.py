@@ -217,7 +217,7 @@ def test_a_text_is_encoded_once() -> None:
 
 def test_remembering_encodes_nothing_twice() -> None:
     model = WordEmbedder()
-    kept = Remembering(model)
+    kept = Remembering(model.name, lambda: model)
     first = measure(kept, search_task())
     num_calls = len(model.calls)
     nearest_examples(kept, kept, search_task())

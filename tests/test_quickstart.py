@@ -6,6 +6,7 @@ One run serves all tests here; it is the longest of the suite.
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 from embedtrain import Encoder
-from embedtrain.artifacts import hash_folder, read_json
+from embedtrain.artifacts import hash_folder, read_json, write_json
 
 ROOT = Path(__file__).parent.parent
 CONFIG = ROOT / "configs" / "tiny.yaml"
@@ -104,13 +105,13 @@ def test_the_same_run_gives_the_same_numbers(runs: Path, tmp_path: Path) -> None
     """A second folder, killed with SIGKILL inside its first stage, ends with the same weights and curve."""
     command = [sys.executable, "-m", "embedtrain", "run", str(CONFIG), "--until", "pretrain"]
     process = subprocess.Popen(
-        [*command, "--set", f"folder={tmp_path}"], cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True
+        [*command, "--set", f"folder={tmp_path}"],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
     )
-    deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("tiny/pretrain-*.partial/checkpoints/step-000002/done.json")):
-        assert process.poll() is None, "the stage ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_for(process, tmp_path, "tiny/pretrain-*.partial/checkpoints/step-000002/done.json")
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert "resumes" in embedtrain("plan", str(CONFIG), folder=tmp_path)
@@ -140,6 +141,43 @@ def test_evaluate_measures_any_folder(runs: Path, tmp_path: Path) -> None:
     words = ["evaluate", model, "--data", "rows/tests/faq", "--max-tokens", "2000", "--out", str(tmp_path)]
     assert "faq nDCG@10" in embedtrain(*words, folder=runs)
     assert {r["model"] for r in read_json(tmp_path / "report.json")["results"]} == {"BM25", model}
+    (cell,) = (tmp_path / "cells").iterdir()
+    write_json(cell, read_json(cell) | {"seconds": 12345.0})
+    embedtrain(*words, folder=runs)
+    kept = [r for r in read_json(tmp_path / "report.json")["results"] if r["model"] == model]
+    assert [r["seconds"] for r in kept] == [12345.0], "a finished cell is kept, not measured again"
+
+
+def test_ctrl_c_stops_a_report_and_the_next_run_goes_on_from_its_finished_cells(
+    runs: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(runs / "tiny", tmp_path / "tiny", symlinks=True, copy_function=os.link)
+    shutil.rmtree(next((tmp_path / "tiny").glob("report-????????")))
+    command = [sys.executable, "-m", "embedtrain", "run", str(CONFIG), "--set", f"folder={tmp_path}"]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    cells = wait_for(process, tmp_path, "tiny/report-*.partial/cells/*.json")
+    os.killpg(process.pid, signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 75, said
+    assert "stopped" in said
+    assert "Traceback" not in said
+    before = {p.name: p.stat().st_mtime_ns for p in cells}
+    embedtrain("run", str(CONFIG), folder=tmp_path)
+    after = {p.name: p.stat().st_mtime_ns for p in tmp_path.glob("tiny/report-????????/cells/*.json")}
+    assert before.items() <= after.items()
+    assert len(after) > len(before)
+
+
+def wait_for(process: subprocess.Popen[str], folder: Path, pattern: str) -> list[Path]:
+    """The files that match, as soon as there is one; the process must still run then."""
+    deadline = time.monotonic() + 120
+    while not (files := list(folder.glob(pattern))):
+        assert process.poll() is None, f"the run ended before {pattern} was there"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return files
 
 
 def test_the_python_lines_of_the_readme(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,15 +36,16 @@ Figures = dict[str, Figure]
 
 @dataclass
 class Remembering:
-    """An embedder that keeps its vectors, so that tables, examples and maps encode every text once."""
+    """An embedder that is opened on first use and keeps its vectors: every text is encoded once."""
 
-    embedder: Embedder
+    name: str
+    open_embedder: Callable[[], Embedder]
     kept: dict[tuple[Side, bool, str], np.ndarray] = field(default_factory=dict)
 
-    @property
-    def name(self) -> str:
-        """The embedder's."""
-        return self.embedder.name
+    @cached_property
+    def embedder(self) -> Embedder:
+        """The embedder."""
+        return self.open_embedder()
 
     @property
     def dim(self) -> int:

@@ -1,8 +1,11 @@
 """What a measurement yields: figures in points of 100, with 95 % intervals."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
+
+from embedtrain.artifacts import read_json, write_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,3 +47,13 @@ class Result:
         """The inverse of `to_json`."""
         metrics = {name: Figure(**figure) for name, figure in saved["metrics"].items()}
         return cls(**{**saved, "metrics": metrics})
+
+
+def keep_result(file: Path | None, measure: Callable[[], Result]) -> Result:
+    """The result in the file, or a new one that is then written to it; none keeps nothing."""
+    if file is not None and file.is_file():
+        return Result.from_json(read_json(file))
+    result = measure()
+    if file is not None:
+        write_json(file, result.to_json())
+    return result

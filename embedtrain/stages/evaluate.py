@@ -1,12 +1,14 @@
 """Measures: exported folders and local test data in, a table and a report out."""
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from embedtrain import __version__
-from embedtrain.artifacts import write_atomic, write_json
+from embedtrain.artifacts import hash_folder, hash_json, write_atomic, write_json
 from embedtrain.config.errors import UserError
 from embedtrain.config.schema import Machine
 from embedtrain.config.stages import Evaluate
@@ -15,15 +17,15 @@ from embedtrain.evaluation.measure import Remembering, bm25_result, measure
 from embedtrain.evaluation.neighbours import embedding_map, nearest_examples
 from embedtrain.evaluation.readers import find_tasks
 from embedtrain.evaluation.report import read_curve, report_json, report_page
-from embedtrain.evaluation.results import Result
+from embedtrain.evaluation.results import Result, keep_result
 from embedtrain.evaluation.tasks import Retrieval, Task, cut_tasks
-from embedtrain.model.st import open_sentence_transformer
+from embedtrain.model.st import Embedder, find_folder, open_sentence_transformer
 from embedtrain.show.plots import Points
 from embedtrain.show.progress import progress
 from embedtrain.show.tables import markdown_table, print_table
 from embedtrain.stages.context import StageContext
 
-REPORT, TABLE, PAGE, CURVE = "report.json", "report.md", "report.html", "curve.jsonl"
+REPORT, TABLE, PAGE, CURVE, CELLS = "report.json", "report.md", "report.html", "curve.jsonl", "cells"
 BYTES_PER_TOKEN = 4  # of English, roughly: the same cut for every model, whatever its tokenizer
 
 
@@ -37,7 +39,7 @@ def run_stage(context: StageContext) -> dict[str, object]:
         tasks = cut_tasks(tasks, stage.max_tokens_per_model, count_tokens)
     names = [task.name for task in in_domain]
     whole, partly = model_folders(context, stage.models), model_folders(context, stage.intermediate)
-    results, opened = measure_all(whole, tasks, stage.bm25, context.machine, partly)
+    results, opened = measure_all(whole, tasks, stage.bm25, context.machine, partly, context.folder)
     write_figures(context.folder, results, names)
     if stage.report:
         page = run_page(context, results, names, [opened[n] for n in whole if n in context.inputs], tasks[0])
@@ -63,7 +65,7 @@ def evaluate_folders(
     tasks = unlike_names(read_tasks(data))
     if max_tokens is not None:
         tasks = cut_tasks(tasks, max_tokens, count_tokens)
-    results, _ = measure_all({name: name for name in models}, tasks, bm25, machine, {})
+    results, _ = measure_all({name: name for name in models}, tasks, bm25, machine, {}, out)
     if out is not None:
         write_figures(out, results, ())
         write_atomic(out / PAGE, report_page(results))
@@ -90,9 +92,17 @@ def count_tokens(texts: Sequence[str]) -> list[int]:
 
 
 def measure_all(
-    models: Mapping[str, str], tasks: Sequence[Task], bm25: bool, machine: Machine, partly: Mapping[str, str]
+    models: Mapping[str, str],
+    tasks: Sequence[Task],
+    bm25: bool,
+    machine: Machine,
+    partly: Mapping[str, str],
+    folder: Path | None,
 ) -> tuple[list[Result], dict[str, Remembering]]:
-    """Results in the order of a table, and the opened models; those in `partly` see the first task alone."""
+    """Results in the order of a table, and the models; those in `partly` see the first task alone.
+
+    Finished cells are kept in `folder`: a table that was stopped goes on from there.
+    """
     if machine.threads:
         torch.set_num_threads(machine.threads)
     results = [bm25_result(task) for task in tasks if bm25 and isinstance(task, Retrieval)]
@@ -100,12 +110,24 @@ def measure_all(
     total = len(models) * len(tasks) + len(partly)
     with progress("evaluate", total=total, unit="task") as bar:
         for name, path in {**models, **partly}.items():
-            embedder = Remembering(open_sentence_transformer(path, device=machine.device, name=name))
-            opened[name] = embedder
+            opened[name] = embedder = Remembering(name, partial(open_model, name, path, machine.device))
+            weights = hash_folder(find_folder(path)) if folder else ""
             for task in tasks if name in models else tasks[:1]:
-                results.append(measure(embedder, task))
+                file = folder / CELLS / cell_name(name, weights, task) if folder else None
+                results.append(keep_result(file, partial(measure, embedder, task)))
                 bar.advance(1, model=name, task=task.name)
     return results, opened
+
+
+def open_model(name: str, path: str, device: str) -> Embedder:
+    """The model as a server would load it."""
+    return open_sentence_transformer(path, device=device, name=name)
+
+
+def cell_name(model: str, weights: str, task: Task) -> str:
+    """The file of one cell of a table: another model, task or embedtrain has another."""
+    identity = hash_json([__version__, model, weights, task.kind, asdict(task)])
+    return f"{task.name}-{identity[:16]}.json"
 
 
 def write_figures(folder: Path, results: Sequence[Result], in_domain: Collection[str]) -> None:
