@@ -32,7 +32,7 @@ def random_gathered(
     """A batch of ragged groups in a strange order, with all that may be missing missing here and there.
 
     1 to 6 queries with 1 to `max_positives` positives and 0 to `max_negatives` hard negatives each, of 2 to 6
-    dims. Texts are equal by chance (`num_keys` different ones), with `ties` vectors too (small whole numbers).
+    dims. Texts are equal by chance (`num_keys` different ones), with `ties` vectors too (of whole numbers).
     Some labels are 0, some graded scores NaN; `teacher_scores` "scores" and "reranker" are NaN for whole rows
     and for single candidates. The local queries are all, a part in mixed order, or none. Raw vectors.
     """

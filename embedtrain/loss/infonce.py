@@ -17,7 +17,7 @@ from embedtrain.loss.blocks import Block, Pairs, blocks, document_query, pairs, 
 from embedtrain.loss.learned import Learned, value_of
 from embedtrain.loss.masks import guide, visible
 from embedtrain.loss.mixing import own_mixed, shared_mixed
-from embedtrain.loss.stream import stream
+from embedtrain.loss.stream import like, stream
 
 
 def infonce(g: Gathered, settings: InfoNCE, learned: Learned) -> tuple[Tensor, Tensor]:
@@ -32,11 +32,7 @@ def infonce(g: Gathered, settings: InfoNCE, learned: Learned) -> tuple[Tensor, T
     """
     g = g.normalize()
     teacher = guide(g, settings.masks)
-    temperature = torch.as_tensor(
-        value_of(settings.temperature, learned, "temperature"),
-        dtype=g.queries_AD.dtype,
-        device=g.queries_AD.device,
-    )
+    temperature = like(g.queries_AD, value_of(settings.temperature, learned, "temperature"))
     shared_HD = shared_mixed(g, settings, teacher)
     direct = partial(direct_infonce, settings=settings, teacher=teacher)
     return stream(direct, g, width(g, settings), temperature, shared_HD)
@@ -58,10 +54,9 @@ def direct_infonce(
     excess = [forward_excess(g, p, settings, teacher, temperature, shared_HD)]
     if settings.symmetric:
         excess.append(backward_excess(g, p, settings, teacher, temperature))
-    sums, counts = zip(
-        *(sum_over_queries(g, p, excess_P, settings.focal) for excess_P in excess), strict=True
-    )
-    return torch.stack(sums).mean(), torch.stack(counts).mean()
+    parts = [torch.stack(sum_over_queries(g, p, excess_P, settings.focal)) for excess_P in excess]
+    total, count = torch.stack(parts).mean(dim=0)
+    return total, count.detach()
 
 
 def forward_excess(

@@ -111,10 +111,8 @@ def mix_pairs(g: Gathered, parents: Parents, mixing: PairMixing, number: int) ->
     second_BH = (second_BH * (parents.count_B[:, None] - 1)).long()
     second_BH += second_BH >= first_BH
     last = parents.document_BM.shape[1] - 1
-    n_j, n_k = (
-        g.candidates_CD[parents.document_BM.gather(1, place.clamp(0, last))]
-        for place in (first_BH, second_BH)
-    )
+    chosen = (parents.document_BM.gather(1, place.clamp(0, last)) for place in (first_BH, second_BH))
+    n_j, n_k = (g.candidates_CD[document_BH] for document_BH in chosen)
     share_BH1 = share_BH.to(n_j.dtype)[:, :, None]
     return share_BH1 * n_j + (1 - share_BH1) * n_k
 
@@ -133,7 +131,7 @@ MIXINGS: dict[str, Callable[..., Tensor]] = {"pair": mix_pairs, "list": mix_list
 
 
 def draw(g: Gathered, mixing: PairMixing, number: int) -> tuple[Tensor, Tensor, Tensor]:
-    """For each local query and mixed negative: two uniform numbers that choose, and lambda; float64, (B, H)."""
+    """For each local query and mixed negative: two uniform numbers that choose, and lambda, (B, H)."""
     rng = np.random.default_rng([g.draw_seed, number])
     size = (len(g.query_index_A), mixing.count)
     drawn = np.stack([rng.random(size), rng.random(size), rng.beta(mixing.alpha, mixing.beta, size)])

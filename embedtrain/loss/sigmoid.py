@@ -5,7 +5,6 @@ A all queries, B local queries, C candidates, P pairs of a local query and one o
 
 from functools import partial
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -14,7 +13,7 @@ from embedtrain.config.terms import Sigmoid
 from embedtrain.loss.blocks import one_pair, pairs, positive_cosines, query_document
 from embedtrain.loss.learned import Learned, value_of
 from embedtrain.loss.masks import guide, visible, visible_to_queries
-from embedtrain.loss.stream import stream
+from embedtrain.loss.stream import like, stream
 
 
 def sigmoid(g: Gathered, settings: Sigmoid, learned: Learned) -> tuple[Tensor, Tensor]:
@@ -25,11 +24,8 @@ def sigmoid(g: Gathered, settings: Sigmoid, learned: Learned) -> tuple[Tensor, T
     mask's teacher is not there.
     """
     g = g.normalize()
-    like = {"dtype": g.queries_AD.dtype, "device": g.queries_AD.device}
-    temperature, bias = (
-        torch.as_tensor(value_of(setting, learned, name), **like)
-        for name, setting in (("temperature", settings.temperature), ("bias", settings.bias))
-    )
+    temperature = like(g.queries_AD, value_of(settings.temperature, learned, "temperature"))
+    bias = like(g.queries_AD, value_of(settings.bias, learned, "bias"))
     direct = partial(direct_sigmoid, settings=settings, teacher=guide(g, settings.masks))
     return stream(direct, g, len(g.owner_C), temperature, bias)
 

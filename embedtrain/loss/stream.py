@@ -38,6 +38,11 @@ def stream(term: Direct, g: Gathered, width: int, *inputs: Tensor) -> tuple[Tens
     return total, count
 
 
+def like(x: Tensor, number: Tensor | float) -> Tensor:
+    """The number as a scalar tensor of the dtype and device of `x`; its gradient stays."""
+    return torch.as_tensor(number, dtype=x.dtype, device=x.device)
+
+
 class _Streamed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, term: Direct, g: Gathered, rows: int, *inputs: Tensor) -> tuple[Tensor, Tensor]:
