@@ -16,6 +16,7 @@ from embedtrain.loss.embed_distill import embed_distill
 from embedtrain.loss.graded import cosent
 from embedtrain.loss.infonce import infonce
 from embedtrain.loss.learned import key_of, learned_settings, values
+from embedtrain.loss.sigmoid import sigmoid
 from embedtrain.loss.soft_labels import distill_ce, distill_kl, margin_mse
 from embedtrain.loss.spread import spread
 from embedtrain.loss.views import views
@@ -30,6 +31,7 @@ TERMS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
     "distill_ce": distill_ce,
     "margin_mse": margin_mse,
     "cosent": cosent,
+    "sigmoid": sigmoid,
     "embed_distill": embed_distill,
     "spread": spread,
 }

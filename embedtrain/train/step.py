@@ -126,8 +126,13 @@ def gather_batch(batch: ContrastiveBatch, queries_BD: Tensor, documents_CD: Tens
 
 
 def on_device(x: Tensor, device: torch.device) -> Tensor:
-    """The tensor there; Apple's device has no float64."""
-    return x.to(device, torch.float32 if device.type == "mps" and x.dtype == torch.float64 else x.dtype)
+    """The tensor there, float64 as exact as the device can hold it."""
+    return x.to(device, exact_dtype(device) if x.dtype == torch.float64 else x.dtype)
+
+
+def exact_dtype(device: torch.device) -> torch.dtype:
+    """float64, which Apple's device has not."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def random_state(device: torch.device) -> list[Tensor]:
