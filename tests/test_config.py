@@ -10,10 +10,10 @@ import pytest
 from pydantic import ValidationError
 
 from embedtrain.config.check import check_run, read_config
-from embedtrain.config.describe import describe_run, objective_formula
+from embedtrain.config.describe import describe_run
 from embedtrain.config.errors import UserError, nearest
+from embedtrain.config.formula import objective_formula
 from embedtrain.config.load import dump_yaml, find_stage, load_machine, load_run, resolved
-from embedtrain.config.objective import Objective
 from embedtrain.config.reader import read_mapping, read_value
 from embedtrain.config.schema import Machine, Run
 from embedtrain.config.starter import starter
@@ -144,24 +144,6 @@ def test_the_last_override_wins() -> None:
 
 
 # --- what is shown ------------------------------------------------------------------------------------------
-
-
-def test_objective_is_a_formula() -> None:
-    term = {"kind": "infonce", "temperature": 0.03, "weight": 1}
-    plain = Objective.model_validate({"terms": [term]})
-    views = Objective.model_validate(
-        {
-            "terms": [term | {"in_batch_negatives": False}],
-            "matryoshka": {"dims": [576, 256], "weights": [1, 0.3]},
-        }
-    )
-    assert objective_formula(plain) == (
-        "L = 1 · InfoNCE(τ=0.03; in-batch positives, own negatives, in-batch negatives; same text hidden)"
-    )
-    assert objective_formula(views) == (
-        "L = 1 · InfoNCE(τ=0.03; in-batch positives, own negatives; same text hidden) "
-        "over dims {576: 1, 256: 0.3}"
-    )
 
 
 def test_description_names_every_stage_and_source() -> None:

@@ -173,13 +173,21 @@ def default(field: FieldInfo) -> str:
         return "its defaults" if sections(field.annotation) else "none"
     if field.default is None or field.default == ():
         return "none"
-    if isinstance(field.default, bool):
-        return "`true`" if field.default else "`false`"
-    if isinstance(field.default, tuple):
-        return f"`{list(field.default)}`"
-    return (
-        "`" + (f"{field.default:g}" if isinstance(field.default, float) else str(field.default) or '""') + "`"
-    )
+    return f"`{written(field.default)}`"
+
+
+def written(value: object) -> str:
+    """A value as YAML has it, in one line."""
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case float():
+            return f"{value:g}"
+        case tuple():
+            return f"[{', '.join(map(written, value))}]"
+        case BaseModel():
+            return f"{{{', '.join(f'{key}: {written(inner)}' for key, inner in value)}}}"
+    return str(value) or '""'
 
 
 if __name__ == "__main__":

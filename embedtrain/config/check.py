@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from embedtrain.config.errors import ConfigError, nearest
 from embedtrain.config.faults import Fault, Location, place
+from embedtrain.config.fitting import objective_faults
 from embedtrain.config.inputs import (
     CountRows,
     SourceRows,
@@ -13,6 +14,7 @@ from embedtrain.config.inputs import (
     base_faults,
     evaluate_faults,
     missing,
+    teacher_faults,
     template_faults,
 )
 from embedtrain.config.load import document, examine, read_document, resolved
@@ -90,6 +92,8 @@ def stage_faults(run: Run, counts: SourceRows) -> Iterator[Fault]:
             yield from source_faults(run, stage, here)
         if isinstance(stage, Train):
             yield from train_faults(run, stage, here, counts)
+            yield from objective_faults(run, stage, here, sources_of(run, stage))
+            yield from teacher_faults(run, stage, here)
         elif isinstance(stage, Select):
             yield from select_faults(run, stage, here)
         elif isinstance(stage, Evaluate):

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from embedtrain.config.objective import InfoNCE, Matryoshka, Objective
+from embedtrain.config.formula import objective_formula, switches_line
 from embedtrain.config.references import references
 from embedtrain.config.schema import Run
 from embedtrain.config.stages import AnyStage, Evaluate, Export, Mine, Select, Train
@@ -71,41 +71,15 @@ def stage_line(stage: AnyStage) -> str:
 
 
 def objective_lines(run: Run) -> list[str]:
-    """The formula of each distinct objective, with the stages that minimise it."""
+    """The formula of each distinct objective, led by the stages that minimise it; then sources' switches."""
     stages: dict[str, list[str]] = {}
     for stage in run.stages:
         if isinstance(stage, Train):
-            stages.setdefault(objective_formula(stage.objective), []).append(stage.name)
-    return [f"{', '.join(names)}: {formula}" for formula, names in stages.items()]
-
-
-def objective_formula(objective: Objective) -> str:
-    """The objective as a formula: `L = 1 · InfoNCE(τ=0.03; …) over dims {576: 1, 256: 0.3}`."""
-    terms = " + ".join(f"{term.weight:g} · {term_formula(term)}" for term in objective.terms)
-    several = f"({terms})" if objective.matryoshka and len(objective.terms) > 1 else terms
-    return f"L = {several}{dims_formula(objective.matryoshka)}"
-
-
-def term_formula(term: InfoNCE) -> str:
-    """InfoNCE with its temperature and the candidates it compares."""
-    compared = {
-        "in-batch positives": term.in_batch_positives,
-        "own negatives": term.own_negatives,
-        "in-batch negatives": term.in_batch_negatives,
-    }
-    against = ", ".join(name for name, used in compared.items() if used) or "nothing else"
-    hidden = "; same text hidden" if term.mask_same_text else ""
-    return f"InfoNCE(τ={term.temperature:g}; {against}{hidden})"
-
-
-def dims_formula(matryoshka: Matryoshka | None) -> str:
-    """The dims trained and their weights; empty where only the full vector is."""
-    if matryoshka is None:
-        return ""
-    weights = matryoshka.weights or (1.0,) * len(matryoshka.dims)
-    total = sum(weights) if matryoshka.normalize_weights else 1.0
-    pairs = (f"{dim}: {weight / total:g}" for dim, weight in zip(matryoshka.dims, weights, strict=True))
-    return f" over dims {{{', '.join(pairs)}}}"
+            taught = f"\n  teacher {stage.teacher.model}" if stage.teacher else ""
+            stages.setdefault(objective_formula(stage.objective) + taught, []).append(stage.name)
+    formulas = [f"{', '.join(names)}: {formula}" for formula, names in stages.items()]
+    switches = [switches_line(name, source.blocks) for name, source in run.sources.items() if source.blocks]
+    return formulas + list(filter(None, switches))
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -1,5 +1,6 @@
 """Pydantic's errors as sentences with a place: what was found and what was expected."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -23,6 +24,7 @@ EXPECTED = {
     "string_type": "text",
     "tuple_type": "a list",
 }
+TYPES = EXPECTED.keys() - {"finite_number", "int_from_float"} | {"literal_error"}
 LIMITS = {
     "greater_than": ("more than", "gt"),
     "greater_than_equal": ("at least", "ge"),
@@ -43,16 +45,30 @@ class Fault:
 
 def faults(error: ValidationError, data: object, schema: type[BaseModel]) -> list[Fault]:
     """Every fault that pydantic found in `data`."""
-    merged: dict[Location, str] = {}
+    told = []
     for each in error.errors(include_url=False):
         if each["type"] == "too_short" and len(each["input"]) >= each["ctx"]["min_length"]:
             continue  # pydantic counts the good items only; the bad ones are told by themselves
-        new = fault(each, data, schema)
+        told.append((fault(each, data, schema), each["type"]))
+    merged: dict[Location, str] = {}
+    for new in (fault for fault, kind in told if not beside(fault, kind, told)):
         start, _, expected = new.text.rpartition("expected ")
         before = merged.get(new.location, "")
         again = before and before.startswith(start)
         merged[new.location] = f"{before} or {expected}" if again else new.text
     return [Fault(location, text) for location, text in merged.items()]
+
+
+def beside(new: Fault, kind: str, told: Sequence[tuple[Fault, str]]) -> bool:
+    """Whether a fault says only that the value is not of one type, and it is of another that may stand there.
+
+    `temperature: 0` is a number out of its limits, not a section that is none.
+    """
+    depth = len(new.location)
+    return kind in TYPES and any(
+        other.location[:depth] == new.location and (len(other.location) > depth or other_kind not in TYPES)
+        for other, other_kind in told
+    )
 
 
 def fault(error: Mapping[str, Any], data: object, schema: type[BaseModel]) -> Fault:
@@ -63,7 +79,7 @@ def fault(error: Mapping[str, Any], data: object, schema: type[BaseModel]) -> Fa
     for part in error["loc"]:
         if part == "[key]":  # the key itself is wrong, not the value below it
             continue
-        if is_tag(data, part):
+        if is_tag(kind, data, part):
             kind = tagged(kind, part)
             continue
         location.append(part)
@@ -74,11 +90,17 @@ def fault(error: Mapping[str, Any], data: object, schema: type[BaseModel]) -> Fa
     return Fault(tuple(location), sentence(error, known, expectation(kind)))
 
 
-def is_tag(data: object, part: str | int) -> bool:
+def is_tag(kind: object, data: object, part: str | int) -> bool:
     """Whether a part of pydantic's location names a member of a union, not a key or an index."""
     if isinstance(data, Mapping):
-        return part not in data and part == data.get("kind")
+        return part not in data and (part == data.get("kind") or part not in keys(kind))
     return isinstance(part, str)
+
+
+def member_named(kind: object, part: str | int) -> type[BaseModel] | None:
+    """The class that pydantic means by `Learned` or `function-after[check(), Learned]`."""
+    words = re.findall(r"\w+", str(part))
+    return next((section for section in sections(kind) if words and section.__name__ == words[-1]), None)
 
 
 def members(kind: object) -> Iterator[object]:
@@ -104,7 +126,8 @@ def tags(section: type[BaseModel]) -> tuple[str, ...]:
 
 def tagged(kind: object, tag: str | int) -> object:
     """The member of a union that a tag chooses."""
-    return next((section for section in sections(kind) if tag in tags(section)), kind)
+    chosen = (section for section in sections(kind) if tag in tags(section))
+    return next(chosen, None) or member_named(kind, tag) or kind
 
 
 def keys(kind: object) -> list[str]:
@@ -182,6 +205,8 @@ def sentence(error: Mapping[str, Any], known: Sequence[str], expected: str) -> s
             return f"missing; expected {expected}"
         case "union_tag_not_found":
             return f"missing; expected {choice(known)}"
+        case "model_attributes_type" if value in known:
+            return f"found {found(value)}, expected a section of keys; write {{kind: {value}}}"
         case "literal_error" | "union_tag_invalid":
             return wrong_choice(value["kind"] if kind == "union_tag_invalid" else value, known)
         case "too_short" | "string_too_short":

@@ -2,14 +2,14 @@
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
 from embedtrain.config.errors import UserError, near_file
 from embedtrain.config.faults import Fault, Location
 from embedtrain.config.schema import Run, Source
-from embedtrain.config.stages import Evaluate
+from embedtrain.config.stages import Evaluate, Train
 
 CountRows = Callable[[str], int]
 ValidateTemplate = Callable[..., None]
@@ -128,4 +128,29 @@ def outside_model_fault(model: str) -> str:
     if Path(model).expanduser().is_dir():
         return ""
     expected = "an export stage, a folder or pip:name==version"
+    return f"'{model}' is no stage of this run and no folder; expected {expected}"
+
+
+def teacher_faults(run: Run, stage: Train, here: Location) -> Iterator[Fault]:
+    """A teacher that is written wrongly or not there, or pinned by what does not fit it."""
+    if (teacher := stage.teacher) is None:
+        return
+    packaged = teacher.model.startswith("pip:")
+    if text := teacher_fault(teacher.model, [other.name for other in run.stages]):
+        yield Fault((*here, "teacher", "model"), text)
+    if teacher.sha256 and not packaged:
+        yield Fault((*here, "teacher", "sha256"), "is for a package; a hub id is pinned by revision")
+    if teacher.revision and packaged:
+        yield Fault((*here, "teacher", "revision"), "is for a hub id; a package is pinned by sha256")
+
+
+def teacher_fault(model: str, stages: Sequence[str]) -> str:
+    """What is wrong with a teacher's name; empty where nothing is, or where only the hub can tell."""
+    if model in stages or Path(model).expanduser().is_dir():
+        return ""
+    if model.startswith("pip:"):
+        return package_fault(model)
+    if model.count("/") == 1 and HUB_ID.match(model):
+        return ""
+    expected = "an earlier export stage, a folder, a hub id owner/name or pip:name==version"
     return f"'{model}' is no stage of this run and no folder; expected {expected}"

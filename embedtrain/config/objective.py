@@ -2,7 +2,8 @@
 
 from pydantic import Field
 
-from embedtrain.config.terms import Matryoshka, Strict, Term
+from embedtrain.config.terms import Matryoshka, Term
+from embedtrain.config.types import Strict
 
 
 class Objective(Strict):

@@ -34,7 +34,8 @@ def references(run: Run, index: int) -> list[Reference]:
     match stage.kind:
         case "train":
             rows = [Reference(stage.rows, (*here, "rows"), ("select",))] if stage.rows else []
-            return [Reference(stage.from_, (*here, "from"), MODEL_STAGES, base=True), *rows]
+            start = Reference(stage.from_, (*here, "from"), MODEL_STAGES, base=True)
+            return [start, *rows, *teacher_reference(run, index)]
         case "mine" | "export" | "distil":
             return [Reference(stage.from_, (*here, "from"), MODEL_STAGES, base=True)]
         case "select" | "score":
@@ -42,6 +43,14 @@ def references(run: Run, index: int) -> list[Reference]:
         case "soup":
             return [Reference(name, (*here, "from", i), MODEL_STAGES) for i, name in enumerate(stage.from_)]
     return list(evaluated(run, index))
+
+
+def teacher_reference(run: Run, index: int) -> Iterator[Reference]:
+    """The teacher of a train stage, where it is a stage of the run."""
+    stage = run.stages[index]
+    model = stage.teacher.model if stage.kind == "train" and stage.teacher else None
+    if model in {other.name for other in run.stages}:
+        yield Reference(str(model), ("stages", index, "teacher", "model"), ("export",))
 
 
 def evaluated(run: Run, index: int) -> Iterator[Reference]:

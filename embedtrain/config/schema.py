@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from embedtrain.config.denominator import BlockSwitches
 from embedtrain.config.stages import AnyStage
 from embedtrain.config.types import RUN_NAME, SHA256, AtLeastOne, Bool, Count, NotNegative, Str, Strict, Text
 
@@ -66,6 +67,9 @@ class Source(Strict):
     weight: NotNegative = Field(1.0, description="share of the batches; 0 leaves the source out")
     instruction: Text = Field("", description="fills {instruction}; a row's own instruction wins")
     symmetric: Bool = Field(False, description="documents are formatted as queries too (STS, paraphrase)")
+    blocks: BlockSwitches | None = Field(
+        None, description="this source's own switches of what counts as a negative; each wins over a term's"
+    )
     max_query_tokens: AtLeastOne | None = Field(None, description="overrides the text section")
     max_document_tokens: AtLeastOne | None = Field(None, description="overrides the text section")
 

@@ -7,6 +7,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 from embedtrain.config.objective import Objective
 from embedtrain.config.types import (
     LINK_NAME,
+    SHA256,
     STAGE_NAME,
     AtLeastOne,
     Bool,
@@ -49,6 +50,21 @@ class Schedule(Strict):
     final_fraction: Fraction = Field(0.0, description="last learning rate as a share of the first")
 
 
+class TeacherModel(Strict):
+    """A model whose vectors are learned or judge; each text is encoded once, with the model's prompts."""
+
+    model: Str = Field(
+        description="an earlier export stage, or a sentence-transformers folder, hub id or `pip:` package"
+    )
+    revision: Str | None = Field(None, description="hub revision; pin it")
+    sha256: Annotated[Str, Field(pattern=SHA256)] | None = Field(
+        None, description="expected SHA-256 of the package file"
+    )
+    max_tokens: AtLeastOne | None = Field(
+        None, description="texts are cut to so many tokens; absent means the model's own limit"
+    )
+
+
 Decay = Annotated[Float, Field(ge=0, lt=1)]
 
 
@@ -66,6 +82,9 @@ class Train(Stage):
     tuning: Literal["lora", "full"] = Field("lora", description="train adapters, or all weights")
     lora: Lora = Field(default_factory=Lora, description="the adapters; only with `tuning: lora`")
     objective: Objective = Field(description="what is minimised")
+    teacher: TeacherModel | None = Field(
+        None, description="for terms with `teacher: vectors` or `judge: teacher`, and embed_distill"
+    )
     batch_size: Annotated[Int, Field(ge=2)] = Field(
         description="rows in the global batch, over all processes"
     )
@@ -80,20 +99,12 @@ class Train(Stage):
     betas: tuple[Decay, Decay] = Field((0.9, 0.999), description="AdamW's two averages")
     save_every_steps: AtLeastOne = Field(100, description="checkpoint interval")
     keep_last: AtLeastOne = Field(2, description="complete checkpoints kept")
+    diagnostics_every_steps: Count = Field(
+        10, description="interval of cosines, mask shares and the like in the curve; 0 means never"
+    )
     max_query_tokens: AtLeastOne | None = Field(None, description="overrides the text section")
     max_document_tokens: AtLeastOne | None = Field(None, description="overrides the text section")
     seed: Count | None = Field(None, description="overrides the run's seed for this stage")
-
-    @model_validator(mode="after")
-    def _something_to_tell_from(self) -> "Train":
-        for term in self.objective.terms:
-            stored = term.own_negatives or term.in_batch_negatives
-            if not term.in_batch_positives and not (stored and self.num_negatives):
-                raise ValueError(
-                    f"{term.kind} has nothing to tell the positive from; "
-                    "switch in_batch_positives on, or set num_negatives"
-                )
-        return self
 
     @model_validator(mode="after")
     def _lora_only_with_lora(self) -> "Train":
