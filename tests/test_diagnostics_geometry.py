@@ -1,14 +1,22 @@
 """Uniformity and effective rank against plain Python, and the sample of texts that they are taken over."""
 
 import math
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loss_reference import random_gathered
 
-from embedtrain.loss.geometry import SAMPLE, different_texts, effective_rank, uniformity
+from embedtrain.loss.geometry import (
+    SAMPLE,
+    effective_rank,
+    sample_documents,
+    sample_queries,
+    uniformity,
+)
 
 Vectors = list[list[float]]
 
@@ -51,7 +59,7 @@ def slow_different_texts(vectors: Vectors, keys: list[int], rows: list[int]) -> 
     first: dict[int, tuple[int, int]] = {}
     for i, (key, row) in enumerate(zip(keys, rows, strict=True)):
         first[key] = min(first.get(key, (row, i)), (row, i))
-    return [slow_unit(vectors[first[key][1]]) for key in sorted(first)[:SAMPLE]]
+    return [vectors[first[key][1]] for key in sorted(first)[:SAMPLE]]
 
 
 @st.composite
@@ -84,28 +92,35 @@ def test_effective_rank_of_what_is_known() -> None:
 
 def test_uniformity_of_what_is_known() -> None:
     """Equal vectors give 0; opposite ones, 2 apart, log exp(-8)."""
-    assert float(uniformity(torch.ones(3, 2, dtype=torch.float64))) == 0
+    assert float(uniformity(torch.tensor([[1.0, 0.0]] * 3))) == 0
     assert float(uniformity(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]))) == pytest.approx(-8, rel=1e-6)
 
 
-@settings(max_examples=200, deadline=None)
-@given(st.data())
-def test_the_sample_is_of_different_texts(data: st.DataObject) -> None:
-    size = data.draw(st.integers(1, 8))
-    keys, rows = (data.draw(st.lists(st.integers(-3, 3), min_size=size, max_size=size)) for _ in range(2))
-    vectors = torch.randn(size, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(size))
-    found = different_texts(vectors, torch.tensor(keys), torch.tensor(rows))
-    expected = slow_different_texts(vectors.tolist(), keys, rows)
-    assert found.shape == (len(set(keys)), 3)
-    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=1e-12)
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([3, 30]))
+def test_the_samples_are_of_different_texts(seed: int, num_keys: int) -> None:
+    g = random_gathered(seed, num_keys=num_keys)
+    sides = (
+        (sample_queries(g), g.queries_AD, g.query_key_A, g.query_index_A),
+        (sample_documents(g), g.candidates_CD, g.document_key_C, g.owner_C),
+    )
+    for sample, vectors, keys, rows in sides:
+        assert sample.tolist() == slow_different_texts(vectors.tolist(), keys.tolist(), rows.tolist())
 
 
 def test_the_sample_is_bounded_and_does_not_depend_on_the_order() -> None:
-    generator = torch.Generator().manual_seed(1)
     size = SAMPLE + 300
-    vectors = torch.randn(size, 4, generator=generator)
-    keys = torch.randperm(10 * size, generator=generator)[:size] - 5 * size
-    rows, order = torch.arange(size), torch.randperm(size, generator=generator)
-    sample = different_texts(vectors, keys, rows)
-    assert sample.shape == (SAMPLE, 4)
-    assert torch.equal(different_texts(vectors[order], keys[order], rows[order]), sample)
+    g = random_gathered(1, num_queries=size, max_positives=1, num_keys=100 * size)
+    order_A, order_C = (torch.randperm(len(x)) for x in (g.queries_AD, g.candidates_CD))
+    moved = replace(
+        g,
+        queries_AD=g.queries_AD[order_A],
+        query_key_A=g.query_key_A[order_A],
+        query_index_A=g.query_index_A[order_A],
+        candidates_CD=g.candidates_CD[order_C],
+        document_key_C=g.document_key_C[order_C],
+        owner_C=g.owner_C[order_C],
+    )
+    for sample in (sample_queries, sample_documents):
+        assert sample(g).shape == (SAMPLE, g.dim)
+        assert torch.equal(sample(moved), sample(g))
