@@ -19,7 +19,7 @@ from embedtrain.config.denominator import BlockSwitches, Focal, PairMixing
 from embedtrain.config.objective import Objective
 from embedtrain.config.terms import CoSENT, InfoNCE, Matryoshka, Sigmoid
 from embedtrain.loss import diagnostics
-from embedtrain.loss.diagnostics import build_diagnostics, local_figures
+from embedtrain.loss.diagnostics import build_diagnostics
 from embedtrain.loss.learned import initial_parameters
 
 Figures = dict[str, tuple[float, float]]
@@ -107,7 +107,8 @@ def slow_pairs(g: Gathered) -> Figures:
 
 def diagnose(g: Gathered, *terms: Any, **changes: Any) -> dict[str, Tensor]:
     config = Objective(terms=terms, **changes)
-    return local_figures(g, initial_parameters(config, g.dim, None, 0), config, BlockSwitches())
+    found = build_diagnostics(config)(g, initial_parameters(config, g.dim, None, 0))
+    return {name.removeprefix("diagnostics/"): x for name, x in found.items()}
 
 
 def plain(figures: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -142,25 +143,24 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch, scores: int, see
 
 @pytest.mark.parametrize("seed", range(5))
 def test_processes_average_to_the_whole_batch(seed: int) -> None:
-    """Three processes, one of them without a query."""
+    """Sums over sums of counts; one of three processes holds no query."""
     g = random_gathered(seed, num_queries=5, local="all")
-    config = Objective(terms=(InfoNCE(kind="infonce", focal=Focal(), temperature=0.1),))
-    parts = [local_figures(g.rows(i, j), {}, config, BlockSwitches()) for i, j in ((0, 0), (0, 2), (2, 5))]
-    assert parts[0].keys() == parts[1].keys() == parts[2].keys()
-    stacked = [torch.stack(list(part.values())) for part in parts]
-    whole = build_diagnostics(config, None, lambda x: x)(g, {})
-    found = build_diagnostics(config, None, lambda _: torch.stack(stacked).mean(dim=0))(g.rows(0, 2), {})
-    assert {name: x.item() for name, x in found.items()} == plain(whole)
-    assert {f"diagnostics/{name}" for name in NAMES | ALWAYS} <= whole.keys()
+    term = InfoNCE(kind="infonce", focal=Focal(), temperature=0.1)
+    parts = [diagnose(g.rows(i, j), term) for i, j in ((0, 0), (0, 2), (2, 5))]
+    whole = diagnose(g, term)
+    assert whole.keys() == parts[0].keys() == parts[1].keys() == parts[2].keys()
+    assert NAMES | ALWAYS | {"focal_weight", "hidden/same_text"} == whole.keys()
+    for name, x in whole.items():
+        total, count = sum(part[name] for part in parts)
+        assert float(total / count) == pytest.approx(float(x[0] / x[1]), rel=1e-10)
 
 
-def test_nothing_to_compare_leaves_the_figure_out() -> None:
+def test_nothing_to_compare_counts_nothing() -> None:
     g = random_gathered(1, num_queries=1, max_negatives=0, local="all")
-    config = Objective(terms=(InfoNCE(kind="infonce"),))
-    found = build_diagnostics(config, None, lambda x: x)(g, {})
-    assert "diagnostics/positive_cosine" in found
-    assert "diagnostics/uniformity_queries" not in found
-    assert not {f"diagnostics/{name}" for name in NAMES} & found.keys()
+    found = diagnose(g, InfoNCE(kind="infonce"))
+    assert found["positive_cosine"][1] > 0
+    for name in NAMES | {"hidden/same_text", "uniformity_queries"}:
+        assert found[name].tolist() == [0, 0]
 
 
 def test_a_tie_is_wrong_and_the_best_positive_counts() -> None:
@@ -213,7 +213,9 @@ def test_a_sources_own_switches_and_the_widest_view() -> None:
     g = random_gathered(4, num_queries=4, dim=6, local="all")
     own_only = BlockSwitches(in_batch_positives=False, in_batch_negatives=False)
     config = Objective(terms=(InfoNCE(kind="infonce"),), matryoshka=Matryoshka(dims=(4, 2)))
-    found = build_diagnostics(config, {"faq": own_only, "nli": None}, lambda x: x)(g, {})
+    found = build_diagnostics(config, {"faq": own_only, "nli": None})(g, {})
     term = InfoNCE(kind="infonce", in_batch_positives=False, in_batch_negatives=False)
-    expected = build_diagnostics(Objective(terms=(term,)), None, lambda x: x)(g.at_dim(4), {})
-    assert {name: x.item() for name, x in found.items()} == {name: x.item() for name, x in expected.items()}
+    expected = diagnose(g.at_dim(4), term)
+    assert {name: x.tolist() for name, x in found.items()} == {
+        f"diagnostics/{name}": x.tolist() for name, x in expected.items()
+    }

@@ -38,9 +38,7 @@ from embedtrain.loss.views import views
 
 Figures = dict[str, Tensor]
 """Name -> (sum, count)."""
-Mean = Callable[[Tensor], Tensor]
-"""The mean of each element over processes."""
-Diagnose = Callable[[Gathered, Mapping[str, Tensor]], dict[str, Tensor]]
+Diagnose = Callable[[Gathered, Mapping[str, Tensor]], Figures]
 Measure = Callable[[Gathered], Figures]
 Contrastive = InfoNCE | Sigmoid
 
@@ -51,42 +49,25 @@ DEFAULT = InfoNCE(kind="infonce")
 
 
 def build_diagnostics(
-    config: Objective, sources: Mapping[str, BlockSwitches | None] | None, mean: Mean
+    config: Objective, sources: Mapping[str, BlockSwitches | None] | None = None
 ) -> Diagnose:
-    """The function (gathered, learned parameters) -> `diagnostics/<name>` -> figure of the whole batch.
+    """The function (gathered, learned parameters) -> `diagnostics/<name>` -> (local sum, local count).
 
-    What counts nowhere is left out. `sources` holds the switches of the sources that have their own.
+    The names are the same on every process. Figures of negatives are those of the source's first infonce or
+    sigmoid term, with its switches, masks and widest view; those of a further one carry its name before
+    theirs. `sources` holds the switches of the sources that have their own.
     """
 
-    def diagnose(g: Gathered, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def diagnose(g: Gathered, parameters: Mapping[str, Tensor]) -> Figures:
         switches = (sources or {}).get(g.source) or BlockSwitches()
-        figures = local_figures(g, parameters, config, switches)
-        sums, counts = mean(torch.stack(list(figures.values()))).unbind(dim=1)
-        return {
-            f"diagnostics/{name}": total / count
-            for name, total, count, counted in zip(figures, sums, counts, counts.tolist(), strict=True)
-            if counted
-        }
+        with torch.no_grad():
+            figures = vector_figures(widest(g, config.matryoshka, "objective"))
+            for number, term in enumerate(contrastive_terms(config, switches, g.source)):
+                prefix = f"{term.name}/" if number else ""
+                figures |= {prefix + name: x for name, x in term_figures(g, term, parameters).items()}
+        return {f"diagnostics/{name}": x for name, x in figures.items()}
 
     return diagnose
-
-
-def local_figures(
-    g: Gathered, parameters: Mapping[str, Tensor], config: Objective, switches: BlockSwitches
-) -> Figures:
-    """This process's sums and counts; the same names on every process.
-
-    Figures of negatives are those of the source's first infonce or sigmoid term, with its switches, masks and
-    widest view; those of a further one carry its name before theirs.
-    """
-    with torch.no_grad():
-        figures = vector_figures(widest(g, config.matryoshka, "objective"))
-        for number, term in enumerate(contrastive_terms(config, switches, g.source)):
-            assert isinstance(term.settings, Contrastive)
-            learned = values(parameters, term.index, term.settings)
-            found = denominator_figures(widest(g, term.matryoshka, term.place), term.settings, learned)
-            figures |= {f"{term.name}/{name}" if number else name: x for name, x in found.items()}
-    return figures
 
 
 def contrastive_terms(config: Objective, switches: BlockSwitches, source: str) -> list[Placed]:
@@ -139,9 +120,12 @@ def whole_batch(measure: Callable[[Tensor], Tensor], x_MD: Tensor) -> Tensor:
 # --- negatives ----------------------------------------------------------------------------------------------
 
 
-def denominator_figures(g: Gathered, settings: Contrastive, learned: Learned) -> Figures:
+def term_figures(g: Gathered, term: Placed, parameters: Mapping[str, Tensor]) -> Figures:
     """Figures of what stands in the term's denominators, summed over chunks of local queries."""
-    measures, totals = list(measures_of(g, settings, learned)), Figures()
+    assert isinstance(term.settings, Contrastive)
+    g = widest(g, term.matryoshka, term.place)
+    learned = values(parameters, term.index, term.settings)
+    measures, totals = list(measures_of(g, term.settings, learned)), Figures()
     for part in chunks(g):
         for name, x in (item for measure in measures for item in measure(part).items()):
             totals[name] = totals[name] + x if name in totals else x
