@@ -1,4 +1,4 @@
-"""Random gathered batches, and every contrastive term in plain Python loops: slow, obvious, float64.
+"""Random gathered batches for the terms' tests; slow versions of InfoNCE and sigmoid are in `slow_contrast`.
 
 A all queries, B local queries, C candidates, D dims, K the teacher's dims.
 """

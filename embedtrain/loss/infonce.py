@@ -113,9 +113,9 @@ def sum_over_queries(g: Gathered, p: Pairs, excess_P: Tensor, focal: Focal | Non
     """Sum over queries of the mean over pairs of weight x -log p, and what to divide by."""
     sees_P = excess_P.detach() > -torch.inf
     pairs_A = torch.bincount(p.query_P[sees_P], minlength=len(g.query_index_A))
-    share_P = sees_P / pairs_A[p.query_P].clamp(min=1)
+    share_P = sees_P.to(excess_P.dtype) / pairs_A[p.query_P].clamp(min=1)
     weight_P = focal_weights(excess_P, focal)
-    total = (share_P.to(excess_P.dtype) * weight_P * -F.logsigmoid(-excess_P)).sum()
+    total = (share_P * weight_P * -F.logsigmoid(-excess_P)).sum()
     if focal is not None and focal.normalize:
         return total, (share_P * weight_P.detach()).sum()
     return total, (pairs_A > 0).sum().to(total.dtype)

@@ -21,6 +21,9 @@ from embedtrain.config.denominator import (
 from embedtrain.config.errors import UserError
 from embedtrain.loss.blocks import Block, Pairs, positive_cosines, rank_within
 
+ROUNDING = 64
+"""Machine epsilons that two cosines may differ by and still be equal."""
+
 
 def guide(g: Gathered, masks: Sequence[Mask]) -> Gathered | None:
     """The batch with the teacher's unit vectors where a mask asks for them; UserError if it has none."""
@@ -80,7 +83,7 @@ def same_label(mask: SameLabel, g: Gathered, p: Pairs, block: Block, teacher: Ga
 def above_margin(mask: AboveMargin, g: Gathered, p: Pairs, block: Block, teacher: Gathered | None) -> Tensor:
     """The judge's cosine is above that of the pair + margin."""
     positive_P, score_PX = _judged(mask, g, p, block, teacher)
-    return score_PX > (positive_P + mask.margin)[:, None]
+    return _above(score_PX, positive_P + mask.margin)
 
 
 def above_fraction(
@@ -88,7 +91,12 @@ def above_fraction(
 ) -> Tensor:
     """The judge's cosine is above that of the pair, s, lowered by (1 - fraction) |s|."""
     positive_P, score_PX = _judged(mask, g, p, block, teacher)
-    return score_PX > (positive_P - (1 - mask.fraction) * positive_P.abs())[:, None]
+    return _above(score_PX, positive_P - (1 - mask.fraction) * positive_P.abs())
+
+
+def _above(score_PX: Tensor, bound_P: Tensor) -> Tensor:
+    """Above by more than rounding: what is equal to the bound is not hidden, on any number of processes."""
+    return score_PX > (bound_P + ROUNDING * torch.finfo(bound_P.dtype).eps)[:, None]
 
 
 def _judged(
