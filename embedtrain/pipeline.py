@@ -105,6 +105,7 @@ def identify(
 def outside_paths(run: Run, stage: AnyStage) -> list[str]:
     """Local files and folders beside the sources that a stage reads."""
     paths = [run.base.model] if stage.kind in SECTIONS else []
+    paths += [stage.teacher.model] if isinstance(stage, Train) and stage.teacher else []
     if isinstance(stage, Evaluate):
         paths += [*stage.models, *stage.intermediate, *stage.data, *stage.in_domain_data]
     names = {s.name for s in run.stages}
@@ -188,7 +189,6 @@ def launch_command(plan: StagePlan, machine: Machine) -> list[str]:
 @contextmanager
 def forward_signals(child: subprocess.Popen[bytes]) -> Iterator[None]:
     """Pass SIGTERM on to the child, and leave Ctrl-C, which reaches it already, to the child."""
-
     terminate = signal.signal(signal.SIGTERM, lambda number, frame: child.send_signal(number))
     interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:

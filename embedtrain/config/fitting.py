@@ -4,7 +4,15 @@ from collections.abc import Iterator, Sequence
 
 from embedtrain.config.errors import nearest
 from embedtrain.config.faults import Fault, Location
-from embedtrain.config.needs import Contrast, covers, for_source, uses_batch, uses_stored, vector_uses
+from embedtrain.config.needs import (
+    Contrast,
+    covers,
+    for_source,
+    only_negatives,
+    uses_batch,
+    uses_stored,
+    vector_uses,
+)
 from embedtrain.config.schema import Run
 from embedtrain.config.stages import Train
 from embedtrain.config.terms import EmbedDistill, InfoNCE, MarginMSE, Term
@@ -56,7 +64,7 @@ def name_faults(run: Run, term: Term, spot: Location, sources: Sequence[str]) ->
 
 def negative_faults(term: Term, num_negatives: int, spot: Location) -> Iterator[Fault]:
     """Terms that look at hard negatives, where `num_negatives` gives them none or too few."""
-    only = isinstance(term, EmbedDistill) and not term.queries and not term.positives
+    only = isinstance(term, EmbedDistill) and only_negatives(term)
     if num_negatives == 0 and (only or isinstance(term, MarginMSE)):
         yield Fault(spot, "looks at hard negatives, and num_negatives is 0; set num_negatives")
     for number, mixing in enumerate(term.mixing if isinstance(term, InfoNCE) else ()):

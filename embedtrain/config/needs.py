@@ -42,6 +42,11 @@ def vector_uses(term: Term) -> Iterator[Location]:
                 yield ("masks", number, "judge")
 
 
+def uses_vectors(term: Term) -> bool:
+    """Whether the term asks for a teacher's vectors."""
+    return any(True for _ in vector_uses(term))
+
+
 def score_uses(term: Term) -> Iterator[tuple[Location, str]]:
     """Where, within the term, teacher scores of the rows are asked for, and their name."""
     if isinstance(term, SoftLabels) and term.teacher != VECTORS:
@@ -58,6 +63,11 @@ def label_uses(term: Term) -> Iterator[Location]:
         for number, mask in enumerate(term.masks):
             if isinstance(mask, SameLabel):
                 yield ("masks", number)
+
+
+def only_negatives(term: EmbedDistill) -> bool:
+    """Whether hard negatives are all that is learned."""
+    return not term.queries and not term.positives
 
 
 def uses_stored(term: Contrast) -> bool:

@@ -26,6 +26,11 @@ class StageContext:
         """The run's seed."""
         return self.run.seed
 
+    @property
+    def vector_store(self) -> Path:
+        """Vectors of the run's texts, beside the stage folders: a later stage encodes only what is new."""
+        return self.folder.parent / "vectors"
+
 
 def read_context(folder: Path) -> StageContext:
     """The context that the pipeline wrote into an unfinished stage folder."""

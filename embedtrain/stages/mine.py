@@ -22,8 +22,6 @@ from embedtrain.show.tables import print_table
 from embedtrain.stages.context import StageContext
 from embedtrain.stages.opening import open_start
 
-VECTORS = "vectors"  # beside the stage folders, so that mining again encodes only what is new
-
 
 def run_stage(context: StageContext) -> dict[str, object]:
     """Write candidates.parquet and corpus.parquet; the facts are counts, seconds and shares, by source."""
@@ -72,7 +70,7 @@ def open_retriever(context: StageContext) -> Retriever:
         weights=weights_hash(encoder),
         template=hash_json(encoder.spec.to_json()),
         text=context.run.text,
-        store=context.folder.parent / VECTORS,
+        store=context.vector_store,
         tokens_per_batch=context.machine.encode_tokens,
         device=context.machine.device,
     )

@@ -1,45 +1,51 @@
 """What only torch and the model's files can tell of a run, asked before its first stage starts."""
 
+from functools import cache, partial
 from pathlib import Path
 
 from embedtrain.artifacts import read_json
-from embedtrain.config.errors import ConfigError
+from embedtrain.config.check import sources_of
 from embedtrain.config.schema import Run
 from embedtrain.config.stages import Train
+from embedtrain.data.rows import read_rows
 from embedtrain.model.layout import cut_layers, read_config, read_kind, set_attention
 from embedtrain.model.load import require_transformers
 from embedtrain.model.source import resolve_model
+from embedtrain.stages.preflight import require, row_faults, view_faults
 
 
 def probe(path: Path) -> None:
-    """Fetch the base of the run in a JSON file and check it: version, layout, layers, attention, dims.
+    """Fetch what the run in a JSON file starts from and check it: version, layout, layers, attention, dims.
 
-    Raises UserError, with all that is wrong. No weights are read.
+    Teachers are fetched too, and the rows of stages that read the sources as they are, are looked at. Raises
+    UserError, with all that is wrong. No weights are read.
     """
     run = Run.model_validate(read_json(path))
     require_transformers()
+    dim = base_dim(run)
+    names = {stage.name for stage in run.stages}
+    read = cache(read_rows)
+    faults: list[str] = []
+    for stage in (stage for stage in run.stages if isinstance(stage, Train)):
+        if stage.teacher is not None and stage.teacher.model not in names:
+            resolve_model(stage.teacher.model, revision=stage.teacher.revision, sha256=stage.teacher.sha256)
+        if stage.rows is None:
+            files = {name: partial(read, run.sources[name].rows) for name in sources_of(run, stage)}
+            faults += row_faults(run, stage, files)
+        faults += view_faults(stage, dim) if dim else ()
+    require(faults)
+
+
+def base_dim(run: Run) -> int | None:
+    """Dims of the base's vectors, its other facts checked; None where only its weights tell."""
     base = run.base
     folder = resolve_model(base.model, revision=base.revision, sha256=base.sha256).path
     if not (folder / "config.json").is_file():
-        return  # an adapter or a package of modules: its own parts are checked as they are read
+        return None  # an adapter or a package of modules: its own parts are checked as they are read
     config = read_config(str(folder), base.model, trust_remote_code=base.trust_remote_code)
     kind = read_kind(config, base.model, trust_remote_code=base.trust_remote_code)
     cut_layers(config, base.keep_first_layers, base.model)
     set_attention(config, kind, run.encoder.attention, base.model)
     if (folder / "modules.json").is_file():
-        return  # a Dense module may change the dims
-    trains = [stage for stage in run.stages if isinstance(stage, Train)]
-    wrong = [message for stage in trains for message in wide_dims(stage, config.hidden_size)]
-    if wrong:
-        raise ConfigError(wrong)
-
-
-def wide_dims(stage: Train, dim: int) -> list[str]:
-    """A message for each view of a stage that is wider than the model's vectors."""
-    view = stage.objective.matryoshka
-    return [
-        f"stages '{stage.name}' > objective.matryoshka.dims: found {wanted}, "
-        f"but the base's vectors have {dim} dims"
-        for wanted in (view.dims if view else ())
-        if wanted > dim
-    ]
+        return None  # a Dense module may change the dims
+    return int(config.hidden_size)

@@ -1,5 +1,9 @@
 """Trains: rows and a starting encoder in, an encoder and its curve out."""
 
+import shutil
+from collections.abc import Mapping, Sequence
+from functools import partial
+
 import torch
 
 from embedtrain.config.errors import UserError
@@ -7,9 +11,12 @@ from embedtrain.config.stages import Train
 from embedtrain.data.rows import Row, read_rows
 from embedtrain.dist import current, require_processes, start_processes, stop_processes
 from embedtrain.model.checkpoint import save_encoder
+from embedtrain.model.encoder import Encoder
 from embedtrain.model.lora import add_lora, tune_all
 from embedtrain.stages.context import StageContext
 from embedtrain.stages.opening import ENCODER, open_start
+from embedtrain.stages.preflight import require, row_faults, teacher_dim_faults, view_faults
+from embedtrain.stages.teacher import TEACHER, StoredVectors, lookups, teacher_vectors
 from embedtrain.train.loop import train
 
 
@@ -23,16 +30,32 @@ def run_stage(context: StageContext) -> dict[str, object]:
         torch.set_num_threads(context.machine.threads)
     rows = read_sources(context, stage)
     encoder = open_start(context)
-    check_dims(stage, encoder.dim)
+    by_name = {name: partial(rows.__getitem__, name) for name in rows}
+    require([*row_faults(context.run, stage, by_name), *view_faults(stage, encoder.dim)])
+    vectors = learn_from(context, stage, rows, encoder)
     if stage.tuning == "lora":
         add_lora(encoder, stage.lora, context.run.seed if stage.seed is None else stage.seed)
     else:
         tune_all(encoder)
-    facts = train(encoder, rows, stage, context.run, context.machine, context.folder)
+    teachers = lookups(stage, rows, vectors)
+    facts = train(encoder, rows, stage, context.run, context.machine, context.folder, teachers=teachers)
     if current().rank == 0:
         save_encoder(encoder.eval(), context.folder / ENCODER)
+        shutil.rmtree(context.folder / TEACHER, ignore_errors=True)
     stop_processes()
     return facts | {"rows": {name: len(source) for name, source in rows.items()}}
+
+
+def learn_from(
+    context: StageContext, stage: Train, rows: Mapping[str, Sequence[Row]], encoder: Encoder
+) -> StoredVectors | None:
+    """The teacher's vectors, of dims that the encoder can learn; None without a teacher."""
+    if stage.teacher is None:
+        return None
+    encoder.to("cpu")  # the teacher has the device to itself; training brings the encoder back
+    vectors = teacher_vectors(context, stage, stage.teacher, rows)
+    require([*teacher_dim_faults(stage, encoder.dim, vectors.dim)])
+    return vectors
 
 
 def read_sources(context: StageContext, stage: Train) -> dict[str, list[Row]]:
@@ -49,14 +72,3 @@ def read_sources(context: StageContext, stage: Train) -> dict[str, list[Row]]:
             f"it has {', '.join(selected)}"
         )
     return {name: read_rows(folder / f"{name}.parquet") for name in wanted}
-
-
-def check_dims(stage: Train, dim: int) -> None:
-    """Raise UserError where a view is wider than the model's vectors."""
-    view = stage.objective.matryoshka
-    for wanted in view.dims if view else ():
-        if wanted > dim:
-            raise UserError(
-                f"stage '{stage.name}' > objective.matryoshka.dims: {wanted} is more than "
-                f"the model's {dim} dims"
-            )

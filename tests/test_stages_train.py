@@ -1,0 +1,364 @@
+"""The train stage: what it refuses before it trains, and a teacher whose vectors it learns."""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from exports import PLAIN, PREFIXED, tiny_export
+from processes import run_on
+from tiny_models import save_tiny
+
+from embedtrain.artifacts import write_json
+from embedtrain.config.errors import ConfigError, UserError
+from embedtrain.config.load import find_stage, resolved
+from embedtrain.config.schema import Machine, Run
+from embedtrain.config.stages import Train
+from embedtrain.data.rows import Row, write_rows
+from embedtrain.dist import current
+from embedtrain.model.st import open_sentence_transformer
+from embedtrain.pipeline import inputs_of, outside_paths
+from embedtrain.stages import train as train_stage
+from embedtrain.stages.context import StageContext
+from embedtrain.stages.preflight import row_faults, teacher_dim_faults, view_faults
+from embedtrain.stages.probe import probe
+from embedtrain.stages.teacher import TEACHER, StoredVectors, lookups, teacher_vectors
+from embedtrain.train.log import read_curve
+
+BARE = [Row(f"query {n}", (f"positive {n}",)) for n in range(6)]
+FULL = [
+    Row(
+        f"question {n}",
+        (f"answer {n}", f"second answer {n}"),
+        (f"wrong {n}", f"false {n}"),
+        positive_scores=(0.9, 0.8),
+        negative_scores=(0.3, 0.1),
+        score=float(n % 3),
+        label=f"class {n % 2}",
+    )
+    for n in range(6)
+]
+
+
+def make_run(folder: Path, terms: list[dict], sources: dict[str, dict] | None = None, **stage: object) -> Run:
+    """A run whose stage `tune` trains a tiny model on the sources `bare` and `full`."""
+    settings = {"batch_size": 4, "num_negatives": 2, "steps": 3, "lr": 1e-3, "lora": {"rank": 2}}
+    sources = sources or {"bare": {}, "full": {}}
+    return Run.model_validate(
+        {
+            "name": "r",
+            "folder": str(folder),
+            "base": {"model": str(folder / "base")},
+            "text": PLAIN.model_dump(),
+            "sources": {name: {"rows": str(folder / f"{name}.parquet")} | s for name, s in sources.items()},
+            "stages": [
+                {"name": "taught", "kind": "export", "from": "base"},
+                {"name": "tune", "kind": "train", "objective": {"terms": terms}} | settings | stage,
+            ],
+        }
+    )
+
+
+def stage_of(run: Run) -> Train:
+    stage = find_stage(run, "tune")
+    assert isinstance(stage, Train)
+    return stage
+
+
+def context_of(run: Run, name: str = "tune-1.partial", **inputs: Path) -> StageContext:
+    folder = Path(run.folder) / run.name / name
+    folder.mkdir(parents=True, exist_ok=True)
+    return StageContext(run, stage_of(run), Machine(), folder, inputs)
+
+
+def told(tmp_path: Path, terms: list[dict], sources: dict[str, dict] | None = None, **stage: object) -> list:
+    run = make_run(tmp_path, terms, sources, **stage)
+    rows = {"bare": lambda: BARE, "full": lambda: FULL}
+    return list(row_faults(run, stage_of(run), {name: rows[name] for name in run.sources}))
+
+
+# --- rows ---------------------------------------------------------------------------------------------------
+
+LACKS = {
+    "no scores": (
+        {"kind": "distill_kl"},
+        "no row has two candidates to compare; give the rows negatives and set num_negatives",
+    ),
+    "no negatives": (
+        {"kind": "margin_mse", "teacher": "vectors"},
+        "no row has negatives, and their margin to the positive is what is learned",
+    ),
+    "no grades": ({"kind": "cosent"}, "no two rows have different grades; expected numbers under 'score'"),
+    "no label": (
+        {"kind": "infonce", "masks": [{"kind": "same_text"}, {"kind": "same_label"}]},
+        "masks[1] (same_label): no row has a class; expected text under 'label'",
+    ),
+    "no scored negatives": (
+        {"kind": "sigmoid", "masks": [{"kind": "teacher_relevant", "threshold": 0.5}]},
+        "masks[0] (teacher_relevant): no row has scored negatives; expected numbers under 'negative_scores'",
+    ),
+    "nothing to tell from": (
+        {"kind": "infonce", "in_batch_positives": False},
+        "no row has negatives, and nothing else is told from the positive; "
+        "give the rows negatives, or switch in_batch_positives on",
+    ),
+    "nothing to mix": (
+        {"kind": "infonce", "mixing": [{"kind": "pair"}]},
+        "mixing[0] (pair): no row has two negatives to mix",
+    ),
+    "nothing to learn": (
+        {"kind": "embed_distill", "queries": False, "positives": False},
+        "no row has negatives, and nothing else is learned; switch queries or positives on",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LACKS)
+def test_what_no_row_of_a_source_has_is_told_by_term_and_source(name: str, tmp_path: Path) -> None:
+    """The source `full` has it all, and nothing is said of it."""
+    term, text = LACKS[name]
+    place = f"stages 'tune' > objective.terms[0] ({term['kind']}), source 'bare'"
+    assert told(tmp_path, [term]) == [f"{place}: {text}"]
+    assert told(tmp_path, [term | {"sources": ["full"]}]) == []
+
+
+def test_one_row_is_enough(tmp_path: Path) -> None:
+    run = make_run(tmp_path, [{"kind": "margin_mse"}], {"bare": {}})
+    faults = partial(row_faults, run, stage_of(run))
+    assert list(faults({"bare": lambda: [*BARE, FULL[0]]})) == []
+    assert len(list(faults({"bare": lambda: BARE}))) == 1
+
+
+def test_negatives_without_scores_are_told_apart_from_no_negatives(tmp_path: Path) -> None:
+    run = make_run(tmp_path, [{"kind": "margin_mse"}, {"kind": "distill_ce"}], {"bare": {}})
+    rows = [Row("q", ("p",), ("n",), positive_scores=(1.0,))]
+    text = (
+        "source 'bare': no row has teacher scores of two of its candidates; "
+        "expected numbers under 'positive_scores' and 'negative_scores'"
+    )
+    assert [fault.split(", ", 1)[1] for fault in row_faults(run, stage_of(run), {"bare": lambda: rows})] == [
+        text,
+        text,
+    ]
+
+
+def test_a_column_that_rows_cannot_have(tmp_path: Path) -> None:
+    terms = [
+        {"kind": "distill_kl", "teacher": "bm25"},
+        {"kind": "infonce", "masks": [{"kind": "teacher_relevant", "teacher": "bm25", "threshold": 0}]},
+    ]
+    place = "stages 'tune' > objective.terms"
+    text = "no row has teacher scores 'bm25'; known: scores, vectors"
+    assert told(tmp_path, terms, {"full": {}}) == [
+        f"{place}[0] (distill_kl), source 'full': {text}",
+        f"{place}[1] (infonce), source 'full': masks[0] (teacher_relevant): {text}",
+    ]
+
+
+def test_two_positives_are_candidates_to_compare(tmp_path: Path) -> None:
+    assert told(tmp_path, [{"kind": "distill_kl"}], {"full": {}}, num_negatives=0) == []
+
+
+def test_a_sources_switches_count(tmp_path: Path) -> None:
+    off = {"blocks": {"in_batch_positives": False}}
+    assert len(told(tmp_path, [{"kind": "infonce"}], {"bare": off})) == 1
+    assert told(tmp_path, [{"kind": "infonce"}], {"full": off}) == []
+
+
+def test_rows_are_not_read_where_no_term_asks(tmp_path: Path) -> None:
+    run = make_run(tmp_path, [{"kind": "infonce"}, {"kind": "spread"}])
+
+    def read() -> list[Row]:
+        raise AssertionError("read")
+
+    assert list(row_faults(run, stage_of(run), {"bare": read})) == []
+
+
+# --- dims ---------------------------------------------------------------------------------------------------
+
+
+def test_views_wider_than_the_model(tmp_path: Path) -> None:
+    terms = [{"kind": "spread"}, {"kind": "spread", "matryoshka": {"dims": [64, 8]}}]
+    stage = stage_of(make_run(tmp_path, terms))
+    assert list(view_faults(stage, 64)) == []
+    wide = Train.model_validate(
+        stage.model_dump(by_alias=True) | {"objective": {"terms": terms, "matryoshka": {"dims": [48, 32]}}}
+    )
+    assert list(view_faults(wide, 32)) == [
+        "stages 'tune' > objective.matryoshka.dims: found 48, and the model's vectors have 32 dims",
+        "stages 'tune' > objective.terms[1] (spread) > matryoshka.dims: found 64, "
+        "and the model's vectors have 32 dims",
+    ]
+
+
+def test_vectors_of_other_dims_need_a_projection(tmp_path: Path) -> None:
+    terms = [
+        {"kind": "embed_distill"},
+        {"kind": "embed_distill", "projection": True},
+        {"kind": "embed_distill", "matryoshka": {"dims": [16, 8]}},
+    ]
+    stage = stage_of(make_run(tmp_path, terms, teacher={"model": "taught"}))
+    assert list(teacher_dim_faults(stage, 32, 32)) == []
+    assert list(teacher_dim_faults(stage, 32, 64)) == [
+        "stages 'tune' > objective.terms[0] (embed_distill): the teacher's vectors have 64 dims, "
+        "and 32 of the model's 32 are to learn them; set projection: true"
+    ]
+    assert len(list(teacher_dim_faults(stage, 32, 8))) == 2
+
+
+# --- the stage ----------------------------------------------------------------------------------------------
+
+
+def test_all_faults_at_once_and_nothing_trained(tmp_path: Path) -> None:
+    save_tiny("llama", tmp_path / "base")
+    write_sources(tmp_path)
+    terms = [{"kind": "cosent"}, {"kind": "infonce", "matryoshka": {"dims": [64]}}, {"kind": "margin_mse"}]
+    context = context_of(make_run(tmp_path, terms))
+    with pytest.raises(ConfigError) as caught:
+        train_stage.run_stage(context)
+    assert [message.split(": ")[0] for message in caught.value.messages] == [
+        "stages 'tune' > objective.terms[0] (cosent), source 'bare'",
+        "stages 'tune' > objective.terms[2] (margin_mse), source 'bare'",
+        "stages 'tune' > objective.terms[1] (infonce) > matryoshka.dims",
+    ]
+    assert list(context.folder.iterdir()) == []
+
+
+def test_the_probe_says_it_before_the_first_stage(tmp_path: Path) -> None:
+    save_tiny("llama", tmp_path / "base")
+    write_sources(tmp_path)
+    run = make_run(tmp_path, [{"kind": "cosent", "matryoshka": {"dims": [64]}}])
+    with pytest.raises(ConfigError) as caught:
+        probe(write_json(tmp_path / "run.json", resolved(run)))
+    assert [message.split(": ", 1)[1] for message in caught.value.messages] == [
+        "no two rows have different grades; expected numbers under 'score'",
+        "found 64, and the model's vectors have 32 dims",
+    ]
+    probe(write_json(tmp_path / "run.json", resolved(make_run(tmp_path, [{"kind": "infonce"}]))))
+
+
+def write_sources(folder: Path) -> None:
+    write_rows(folder / "bare.parquet", BARE)
+    write_rows(folder / "full.parquet", FULL)
+
+
+# --- a teacher ----------------------------------------------------------------------------------------------
+
+TAUGHT = [
+    {"kind": "embed_distill", "sources": ["full"]},
+    {"kind": "distill_kl", "teacher": "vectors", "sources": ["full"]},
+    {"kind": "infonce", "masks": [{"kind": "above_margin", "judge": "teacher"}], "sources": ["pairs"]},
+    {"kind": "spread", "sources": ["bare"]},
+]
+SOURCES: dict[str, dict] = {"bare": {}, "full": {}, "pairs": {"symmetric": True}}
+PAIRS = [Row(f"one side {n}", (f"other side {n}",)) for n in range(6)]
+
+
+def taught_context(folder: Path, name: str = "tune-1.partial", **stage: object) -> StageContext:
+    """A stage whose teacher is an exported tiny model with prompts of its own."""
+    if not (folder / "taught").exists():
+        tiny_export(folder / "taught", text=PREFIXED)
+        save_tiny("llama", folder / "base", seed=3)
+        write_sources(folder)
+        write_rows(folder / "pairs.parquet", PAIRS)
+    run = make_run(folder, TAUGHT, SOURCES, teacher={"model": "taught"}, **stage)
+    return context_of(run, name, taught=folder / "taught")
+
+
+def stored(context: StageContext) -> StoredVectors:
+    stage = stage_of(context.run)
+    assert stage.teacher is not None
+    return teacher_vectors(context, stage, stage.teacher, {"bare": BARE, "full": FULL, "pairs": PAIRS})
+
+
+def test_vectors_are_the_teachers_with_its_own_prompts(tmp_path: Path) -> None:
+    context = taught_context(tmp_path)
+    vectors = stored(context)
+    model = open_sentence_transformer(tmp_path / "taught" / "model").model
+    assert model.prompts["query"] != model.prompts["document"]
+    raw = {"normalize_embeddings": False}
+    questions, wrong = [row.query for row in FULL], [text for row in FULL for text in row.negatives]
+    others = [text for row in PAIRS for text in row.positives]
+    for texts, side, expected in (
+        (questions, "query", model.encode_query(questions, **raw)),
+        (wrong, "document", model.encode_document(wrong, **raw)),
+        (others, "query", model.encode_query(others, **raw)),
+    ):
+        np.testing.assert_allclose(vectors(texts, side), expected, rtol=1e-5, atol=1e-6)
+    assert vectors(questions[::-1], "query").tolist() == vectors(questions, "query")[::-1].tolist()
+    assert vectors([], "document").shape == (0, 32)
+    assert isinstance(vectors.vectors["query"], np.memmap)
+
+
+def test_only_the_texts_that_are_needed_are_encoded(tmp_path: Path) -> None:
+    context = taught_context(tmp_path)
+    vectors = stored(context)
+    assert len(vectors.keys["query"]) == len(FULL) + 2 * len(PAIRS)
+    assert len(vectors.keys["document"]) == 4 * len(FULL)
+    for texts, side in ((["query 0"], "query"), (["question 0"], "document"), (["new"], "query")):
+        with pytest.raises(KeyError, match=f"no teacher vector of the {side} '{texts[0]}'"):
+            vectors(texts, side)
+    assert set(lookups(stage_of(context.run), SOURCES, vectors)) == {"full", "pairs"}
+    fewer = stored(taught_context(tmp_path, "tune-2.partial", num_negatives=0))
+    assert len(fewer.keys["document"]) == 2 * len(FULL)
+
+
+def test_the_stage_learns_from_its_teacher_and_leaves_only_the_store(tmp_path: Path) -> None:
+    context = taught_context(tmp_path, steps=40, lr=1e-2)
+    facts = train_stage.run_stage(context)
+    curve = read_curve(context.folder / "curve.jsonl")
+    assert facts["steps"] == 40
+    assert {line["source"] for line in curve} == set(SOURCES)
+    learned = [line["embed_distill"] for line in curve if line["source"] == "full"]
+    assert learned[-1] < 0.8 * learned[0]
+    assert all("embed_distill" not in line for line in curve if line["source"] != "full")
+    assert not (context.folder / TEACHER).exists()
+    assert list(context.vector_store.glob("*/*.vectors.npy"))
+    shards = {path: path.stat().st_mtime_ns for path in context.vector_store.glob("*/*.npy")}
+    stored(taught_context(tmp_path, "tune-2.partial"))
+    assert {path: path.stat().st_mtime_ns for path in context.vector_store.glob("*/*.npy")} == shards
+
+
+def test_a_teacher_of_other_dims_is_refused_before_training(tmp_path: Path) -> None:
+    context = taught_context(tmp_path)
+    save_tiny("llama", tmp_path / "base", seed=3, hidden_size=48, head_dim=12)
+    with pytest.raises(ConfigError) as caught:
+        train_stage.run_stage(context)
+    assert str(caught.value) == (
+        "stages 'tune' > objective.terms[0] (embed_distill): the teacher's vectors have 32 dims, "
+        "and 48 of the model's 48 are to learn them; set projection: true"
+    )
+
+
+def on_a_process(folder: Path) -> tuple[int, list[float]]:
+    vectors = stored(taught_context_only(folder))
+    return current().rank, vectors(["question 0"], "query")[0].tolist()
+
+
+def taught_context_only(folder: Path) -> StageContext:
+    """The context whose files another process has made."""
+    assert (folder / "taught" / "model").exists()
+    return taught_context(folder)
+
+
+def test_two_processes_read_what_the_first_encodes(tmp_path: Path) -> None:
+    taught_context(tmp_path)
+    (first, vector), (second, same) = run_on(2, on_a_process, tmp_path)
+    assert (first, second) == (0, 1)
+    assert vector == same
+    assert len(list((tmp_path / "r" / "vectors").glob("*/*.vectors.npy"))) == 2
+
+
+def test_a_teacher_is_an_input_of_the_stage(tmp_path: Path) -> None:
+    run = make_run(tmp_path, TAUGHT, SOURCES, teacher={"model": "taught"})
+    assert inputs_of(run, run.stages[1]) == ["taught"]
+    outside = make_run(tmp_path, TAUGHT, SOURCES, teacher={"model": str(tmp_path)})
+    assert inputs_of(outside, outside.stages[1]) == []
+    assert str(tmp_path) in outside_paths(outside, outside.stages[1])
+
+
+def test_a_teacher_that_is_no_model_is_told(tmp_path: Path) -> None:
+    taught_context(tmp_path)
+    context = context_of(make_run(tmp_path, TAUGHT, SOURCES, teacher={"model": str(tmp_path / "base")}))
+    with pytest.raises(UserError, match=r"no modules\.json"):
+        stored(context)
