@@ -13,13 +13,14 @@ from tiny_models import TEXTS, save_tiny
 from torch import Tensor, nn
 
 from embedtrain.batch import ContrastiveBatch
-from embedtrain.collate import Collation, collate
+from embedtrain.collate import Collation, TeacherLookup, collate
 from embedtrain.config.objective import Objective
 from embedtrain.config.schema import Base, EncoderConfig, Source, TextFormat
 from embedtrain.config.stages import Lora
 from embedtrain.config.terms import InfoNCE, Matryoshka
 from embedtrain.data.rows import Row
 from embedtrain.dist import average_gradients, current, mean_over_processes
+from embedtrain.loss.learned import initial_parameters
 from embedtrain.loss.objective import ObjectiveFunction, build_objective
 from embedtrain.mixture import share
 from embedtrain.model.encoder import Encoder
@@ -43,7 +44,7 @@ def words(seed: int, count: int) -> str:
 
 def ragged_rows(count: int = 7) -> list[Row]:
     """Rows with 1 or 2 positives and 0 to 4 negatives of 1 to 12 words; some are other rows' positives."""
-    rows = []
+    rows: list[Row] = []
     for i in range(count):
         positives = tuple(words(100 + 10 * i + j, 2 + 3 * i % 11) for j in range(1 + i % 2))
         negatives = tuple(words(500 + 10 * i + j, 1 + (i * j) % 12) for j in range((i * 3 + 2) % 4))
@@ -98,7 +99,17 @@ def exact_norms(encoder: Encoder) -> None:
         backbone.set_submodule(name, exact)
 
 
-def make_batch(encoder: Encoder, rows: list[Row], rank: int = 0, world: int = 1) -> ContrastiveBatch:
+def add_learned(encoder: Encoder, settings: Objective, teacher: TeacherLookup | None) -> None:
+    """What the objective learns, as a training starts it, each number moved a little from there."""
+    teacher_dim = None if teacher is None else teacher([], "query").shape[1]
+    raw = initial_parameters(settings, encoder.dim, teacher_dim, seed=5)
+    dtype = next(encoder.parameters()).dtype
+    encoder.learned = nn.ParameterDict({name: (x + 0.1).to(dtype) for name, x in raw.items()})
+
+
+def make_batch(
+    encoder: Encoder, rows: list[Row], rank: int = 0, world: int = 1, teacher: TeacherLookup | None = None
+) -> ContrastiveBatch:
     """A process's share of the rows, all stored negatives kept but at most 3 a row."""
     how = Collation(
         name="faq",
@@ -110,6 +121,7 @@ def make_batch(encoder: Encoder, rows: list[Row], rank: int = 0, world: int = 1)
         max_document_tokens=64,
         num_negatives=3,
         seed=7,
+        teacher=teacher,
     )
     part = share(rows, rank, world)
     indices = range(part.start, part.stop)
@@ -149,14 +161,22 @@ def share_gradients(
     rows: list[Row],
     settings: Objective = OBJECTIVE,
     gather: Gather | None = None,
+    teacher: TeacherLookup | None = None,
 ) -> tuple[float, Gradients]:
     """The same from this process's share of the rows; run on any number of processes."""
     here = current()
-    encoder = tiny_encoder(tuning, dtype=dtype, folder=folder)
-    batch = make_batch(encoder, rows, here.rank, here.world)
+    encoder = shared_encoder(tuning, dtype, folder)
+    add_learned(encoder, settings, teacher)
+    batch = make_batch(encoder, rows, here.rank, here.world, teacher)
     return step_gradients(
         encoder, batch, chunk_tokens=chunk_tokens, objective=build_objective(settings), gather=gather
     )
+
+
+@cache
+def shared_encoder(tuning: Tuning, dtype: torch.dtype, folder: str) -> Encoder:
+    """A tiny encoder whose weights nobody changes."""
+    return tiny_encoder(tuning, dtype=dtype, folder=folder)
 
 
 def relative_error(found: Gradients, expected: Gradients) -> float:

@@ -25,7 +25,7 @@ from embedtrain.train.interrupt import Stopped, interruptible
 from embedtrain.train.log import Figures, append_curve, read_curve
 from embedtrain.train.prepare import Rows, Teachers, Training, identify, prepare, resume
 from embedtrain.train.schedule import lr_factor
-from embedtrain.train.step import train_step
+from embedtrain.train.step import exact_dtype, train_step
 
 Validate = Callable[[Encoder], dict[str, float]]
 
@@ -72,13 +72,7 @@ def do_step(job: Training, step: int, asked: bool) -> tuple[Figures, bool]:
     batch = local_batch(job, planned, step)
     torch.manual_seed(hash_seed(job.seed, step, current().rank))  # dropout draws from the global generator
     job.optimizer.zero_grad()
-    losses = train_step(
-        job.encoder,
-        batch,
-        job.objective,
-        chunk_tokens=job.machine.chunk_tokens,
-        keep_tokens=job.machine.keep_tokens,
-    )
+    found = run_step(job, batch, step)
     parameters = [p for _, p in job.named]
     average_gradients(parameters)
     norm = float(job.accelerator.clip_grad_norm_(parameters, job.stage.max_gradient_norm))
@@ -90,7 +84,7 @@ def do_step(job: Training, step: int, asked: bool) -> tuple[Figures, bool]:
     for group in job.optimizer.param_groups:
         group["lr"] = lr
     job.optimizer.step()
-    means, tokens, stop = over_processes(losses, batch, asked)
+    means, tokens, stop = over_processes(found, batch, asked)
     seconds = time.monotonic() - start
     return {
         "step": step + 1,
@@ -104,6 +98,22 @@ def do_step(job: Training, step: int, asked: bool) -> tuple[Figures, bool]:
     }, stop
 
 
+def run_step(job: Training, batch: ContrastiveBatch, step: int) -> dict[str, Tensor]:
+    """Gradients and figures of the batch, diagnosed every so many steps; faults name stage and step."""
+    every = job.stage.diagnostics_every_steps
+    try:
+        return train_step(
+            job.encoder,
+            batch,
+            job.objective,
+            chunk_tokens=job.machine.chunk_tokens,
+            keep_tokens=job.machine.keep_tokens,
+            diagnose=job.diagnose if every and step % every == 0 else None,
+        )
+    except UserError as error:
+        raise UserError(f"stage '{job.stage.name}', step {step + 1}: {error}") from None
+
+
 def local_batch(job: Training, planned: PlannedBatch, step: int) -> ContrastiveBatch:
     """This process's share of a planned batch."""
     here = current()
@@ -114,14 +124,19 @@ def local_batch(job: Training, planned: PlannedBatch, step: int) -> ContrastiveB
 
 
 def over_processes(
-    losses: dict[str, Tensor], batch: ContrastiveBatch, asked: bool
+    found: dict[str, Tensor], batch: ContrastiveBatch, asked: bool
 ) -> tuple[dict[str, float], int, bool]:
-    """(mean losses, tokens of the global batch, whether any process was asked to stop), in one message."""
-    tokens = int(batch.queries.mask_TL.sum() + batch.documents.mask_TL.sum())
-    values = torch.stack(list(losses.values()))
-    more = torch.tensor([tokens, asked], dtype=values.dtype, device=values.device)
-    *means, mean_tokens, stop = mean_over_processes(torch.cat([values, more])).tolist()
-    return dict(zip(losses, means, strict=True)), round(mean_tokens * current().world), stop > 0
+    """(mean figures, tokens of the global batch, whether any process was asked to stop), in one message.
+
+    A figure that is a sum and a count is their ratio, and is left out where nothing counts anywhere.
+    """
+    tokens = batch.queries.mask_TL.sum() + batch.documents.mask_TL.sum()
+    device = found["loss"].device
+    figures = [x.to(device, exact_dtype(device)) for x in (*found.values(), tokens, torch.tensor(asked))]
+    table = torch.stack([x if x.ndim else torch.stack([x, torch.ones_like(x)]) for x in figures])
+    *means, (mean_tokens, _), (stop, _) = mean_over_processes(table).tolist()
+    named = {name: total / count for name, (total, count) in zip(found, means, strict=True) if count}
+    return named, round(mean_tokens * current().world), stop > 0
 
 
 def write_step(job: Training, state: State, figures: Figures, folder: Path, *, checkpoint: bool) -> None:

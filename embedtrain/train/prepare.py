@@ -16,6 +16,7 @@ from embedtrain.config.schema import Machine, Run
 from embedtrain.config.stages import Train
 from embedtrain.data.rows import Row
 from embedtrain.dist import barrier, broadcast_parameters, current
+from embedtrain.loss.diagnostics import Diagnose, build_diagnostics
 from embedtrain.loss.learned import initial_parameters
 from embedtrain.loss.objective import ObjectiveFunction, build_objective
 from embedtrain.mixture import PlannedBatch, plan_batches, row_keys
@@ -40,6 +41,7 @@ class Training:
     named: list[tuple[str, Parameter]]
     optimizer: Optimizer
     objective: ObjectiveFunction
+    diagnose: Diagnose
     rows: Rows
     collations: dict[str, Collation]
     plan: list[PlannedBatch]
@@ -62,6 +64,7 @@ def prepare(
     broadcast_parameters(p for _, p in named)
     weights = {name: run.sources[name].weight for name in rows}
     keys = {name: row_keys(source) for name, source in rows.items()}
+    blocks = {name: run.sources[name].blocks for name in rows}
     how = {name: make_collation(name, encoder, stage, run, seed, teachers.get(name)) for name in rows}
     return Training(
         encoder=encoder,
@@ -70,7 +73,8 @@ def prepare(
         accelerator=accelerator,
         named=named,
         optimizer=make_optimizer(named, stage),
-        objective=build_objective(stage.objective, {name: run.sources[name].blocks for name in rows}),
+        objective=build_objective(stage.objective, blocks),
+        diagnose=build_diagnostics(stage.objective, blocks),
         rows=rows,
         collations=how,
         plan=plan_batches(keys, weights, stage.batch_size, stage.steps, seed),
