@@ -15,7 +15,7 @@ from embedtrain.config.terms import Matryoshka, Term
 from embedtrain.loss.embed_distill import embed_distill
 from embedtrain.loss.graded import cosent
 from embedtrain.loss.infonce import infonce
-from embedtrain.loss.learned import key_of, learned_settings, values
+from embedtrain.loss.learned import learned_settings, values
 from embedtrain.loss.sigmoid import sigmoid
 from embedtrain.loss.soft_labels import distill_ce, distill_kl, margin_mse
 from embedtrain.loss.spread import spread
@@ -96,12 +96,13 @@ def build_objective(
 def place_terms(config: Objective, switches: BlockSwitches) -> list[Placed]:
     """The terms with a source's switches: each wins over that of every term that has it."""
     own = switches.model_dump(exclude_none=True)
-    kinds = Counter(term.kind for term in config.terms)
+    seen: Counter[str] = Counter()
     placed = []
     for index, term in enumerate(config.terms):
         changes = {name: value for name, value in own.items() if name in type(term).model_fields}
         place = "objective" if term.matryoshka is None else f"objective.terms[{index}]"
-        name = term.kind if kinds[term.kind] == 1 else f"{index}_{term.kind}"
+        seen[term.kind] += 1
+        name = term.kind if seen[term.kind] == 1 else f"{term.kind}_{seen[term.kind]}"
         settings = term.model_copy(update=changes)
         placed.append(Placed(index, name, settings, term.matryoshka or config.matryoshka, place))
     return placed
@@ -122,12 +123,12 @@ def run_term(term: Placed, g: Gathered, parameters: Mapping[str, Tensor]) -> Ite
 
 
 def learned_figures(terms: list[Placed], parameters: Mapping[str, Tensor], like: Tensor) -> dict[str, Tensor]:
-    """Learned temperatures and biases by `<index>_<kind>_<name>`."""
+    """Learned temperatures and biases by `<term>_<name>`."""
     figures = {}
     for term in terms:
         now = values(parameters, term.index, term.settings)
         for name, _ in learned_settings(term.settings):
-            figures[key_of(term.index, term.settings, name)] = now[name].to(like.dtype)
+            figures[f"{term.name}_{name}"] = now[name].to(like.dtype)
     return figures
 
 
