@@ -21,8 +21,8 @@ def embed_distill(g: Gathered, settings: EmbedDistill, learned: Learned) -> tupl
 
     Unit: text, of the local queries, their positives and their hard negatives, each on its switch. With
     `projection` a vector is W x + b, x raw; a view of d dims takes W's first d columns. Without it a view of
-    fewer dims than the model's learns the teacher's vector cut to the same. Jina v5 (projection), LEAF,
-    arXiv:2509.12539 (squared L2), EmbeddingGemma, arXiv:2509.20354 (hard negatives too).
+    fewer dims than the model's learns the teacher's vector cut to the same. LEAF, arXiv:2509.12539 (squared
+    L2); jina-embeddings-v5, arXiv:2602.15547 (projection); EmbeddingGemma, arXiv:2509.20354 (hard negatives).
     Raises UserError for other dims, and where the batch has no teacher vectors.
     """
     y_NK, target_NK = vectors_and_targets(g, settings, learned)
