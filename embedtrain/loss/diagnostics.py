@@ -185,7 +185,7 @@ def ranking_figures(g: Gathered, p: Pairs, block: Block, visible_PC: Tensor) -> 
     return {
         "accuracy_at_1": figure((sees_B & (best_B > hardest_B + tie)).sum(), sees_B.sum(), g),
         "hardest_negative_cosine": figure(hardest_B[sees_B].sum(), sees_B.sum(), g),
-        "suspected_false_negatives": figure(above_PC.sum(), visible_PC.sum(), g),
+        "suspected_false_negatives": figure(above_PC.count_nonzero(), visible_PC.count_nonzero(), g),
     }
 
 
@@ -199,11 +199,12 @@ def hidden_figures(
     g: Gathered, p: Pairs, settings: Contrastive, found: list[Block], teacher: Gathered | None
 ) -> Figures:
     """The share that each kind of mask hides of the negatives that the switches let in, over all blocks."""
-    allowed = torch.stack([block.allowed_PX.sum() for block in found]).sum()
+    allowed = torch.stack([block.allowed_PX.count_nonzero() for block in found]).sum()
     figures = {}
     for kind in dict.fromkeys(mask.kind for mask in settings.masks):
         alike = [mask for mask in settings.masks if mask.kind == kind]
-        left = torch.stack([visible(g, p, block, alike, teacher).sum() for block in found]).sum()
+        seen = [visible(g, p, block, alike, teacher) for block in found]
+        left = torch.stack([seen_PX.count_nonzero() for seen_PX in seen]).sum()
         figures[f"hidden/{kind}"] = figure(allowed - left, allowed, g)
     return figures
 
