@@ -1,4 +1,4 @@
-"""Soft labels against plain Python loops, and against sentence-transformers."""
+"""Soft labels against plain Python loops."""
 
 import math
 import statistics
@@ -9,35 +9,21 @@ from typing import Any
 
 import pytest
 import torch
-from contrastive import mean_count, tiny_encoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from loss_laws import (
     assert_gradient,
     assert_low_precision_is_summed_in_float32,
     assert_order_is_free,
-    assert_parity,
     assert_parts_add_up,
     evaluate,
-    features,
-    gathered_columns,
-    token_columns,
-    wrap,
 )
 from loss_reference import random_gathered
-from sentence_transformers.sentence_transformer.losses import (
-    DistillKLDivLoss,
-    MarginMSELoss,
-    MatryoshkaLoss,
-)
-from sentence_transformers.util import pairwise_cos_sim
 from torch import Tensor
 
 from embedtrain.batch import Gathered
 from embedtrain.config.errors import UserError
-from embedtrain.config.objective import Objective
-from embedtrain.config.terms import DistillCE, DistillKL, LearnedTemperature, MarginMSE, Matryoshka
-from embedtrain.loss.objective import build_objective
+from embedtrain.config.terms import DistillCE, DistillKL, LearnedTemperature, MarginMSE
 from embedtrain.loss.soft_labels import distill_ce, distill_kl, margin_mse, min_max, own_groups, z_score
 
 KL, CE = partial(DistillKL, kind="distill_kl"), partial(DistillCE, kind="distill_ce")
@@ -274,47 +260,3 @@ def test_what_is_not_there_is_named(kind: str) -> None:
     with pytest.raises(UserError) as error:
         function(replace(g, teacher_vectors=None), make(teacher="vectors"), {})
     assert str(error.value) == f"source 'faq', term {kind}: the batch has no teacher vectors"
-
-
-# --- sentence-transformers ----------------------------------------------------------------------------------
-
-
-def parity_case() -> tuple[Any, Any, Tensor, Gathered]:
-    """Encoder, its columns, teacher scores (rows, candidates), and the batch; 3 negatives a row."""
-    encoder = tiny_encoder("lora", dtype=torch.float32)
-    columns = token_columns(encoder, 5)
-    scores = torch.randn(6, 4, generator=torch.Generator().manual_seed(2))
-    g = gathered_columns(encoder, columns, teacher_scores={"scores": scores.T.flatten().double()})
-    return encoder, columns, scores, g
-
-
-def test_parity_with_distill_kl_div_loss() -> None:
-    """Theirs is multiplied by the student's temperature squared, so the weight of ours is that square."""
-    encoder, columns, scores, g = parity_case()
-    loss = DistillKLDivLoss(
-        wrap(encoder), similarity_fct=pairwise_cos_sim, student_temperature=0.05, teacher_temperature=0.5
-    )
-    theirs = loss(features(columns), scores)
-    term = KL(student_temperature=0.05, teacher_temperature=0.5, weight=0.05**2)
-    ours, _ = build_objective(Objective(terms=(term,)))(g, mean_count, {})
-    assert_parity(encoder, ours, theirs)
-
-
-def test_parity_with_margin_mse_loss() -> None:
-    encoder, columns, scores, g = parity_case()
-    theirs = MarginMSELoss(wrap(encoder), similarity_fct=pairwise_cos_sim)(features(columns), scores)
-    ours, _ = build_objective(Objective(terms=(MSE(),)))(g, mean_count, {})
-    assert_parity(encoder, ours, theirs)
-
-
-def test_parity_with_matryoshka_loss() -> None:
-    """Around DistillKLDivLoss, with weights that do not add up to 1."""
-    encoder, columns, scores, g = parity_case()
-    inner = DistillKLDivLoss(wrap(encoder), similarity_fct=pairwise_cos_sim, temperature=0.1)
-    loss = MatryoshkaLoss(inner.model, inner, matryoshka_dims=[32, 16, 8], matryoshka_weights=[1, 0.3, 0.2])
-    theirs = loss(features(columns), scores)
-    term = KL(student_temperature=0.1, teacher_temperature=0.1, weight=0.1**2)
-    view = Matryoshka(dims=(32, 16, 8), weights=(1.0, 0.3, 0.2))
-    ours, _ = build_objective(Objective(terms=(term,), matryoshka=view))(g, mean_count, {})
-    assert encoder.dim == 32
-    assert_parity(encoder, ours, theirs)
