@@ -127,6 +127,7 @@ def test_report_json_of_another_format() -> None:
 def test_page_shows_all_and_loads_nothing(tmp_path: Path) -> None:
     curve = tmp_path / "curve.jsonl"
     rows = [{"step": n, "loss": 3 / n} for n in range(1, 40)] + [{"step": 40, "validation": 1.0}]
+    rows[10] |= {"diagnostics/accuracy_at_1": 0.5}
     curve.write_text("".join(json.dumps(row) + "\n" for row in rows))
     steps, losses = read_curve(curve)
     assert (list(steps), losses[0], len(losses)) == (list(range(1, 40)), 3.0, 39)
@@ -135,6 +136,7 @@ def test_page_shows_all_and_loads_nothing(tmp_path: Path) -> None:
         RESULTS,
         {"titles"},
         curves={"weak": (steps, losses)},
+        diagnosed={"accuracy@1, weak": read_curve(curve, "diagnostics/accuracy_at_1")},
         examples=nearest_examples(before, after, search_task()),
         maps=[embedding_map(after, topic_task())],
         title="Quickstart",
@@ -151,7 +153,8 @@ def test_page_shows_all_and_loads_nothing(tmp_path: Path) -> None:
     assert "59.1–64.1" in page
     assert "base &lt;1&gt;" in page
     assert "base <1>" not in page
-    assert page.count("<svg") == 2
+    assert page.count("<svg") == 3
+    assert "Training batches: accuracy@1" in page
     assert not re.search(r'(src|href)="(http|//)', page.replace("http://www.w3.org", ""))
 
 

@@ -54,17 +54,19 @@ def report_page(
     in_domain: Collection[str] = (),
     *,
     curves: Mapping[str, Points] | None = None,
+    diagnosed: Mapping[str, Points] | None = None,
     examples: Sequence[Neighbours] = (),
     maps: Sequence[EmbeddingMap] = (),
     title: str = "Evaluation",
     lead: str = "",
     facts: Sequence[tuple[str, object]] = (),
 ) -> str:
-    """One self-contained page. Loss curves by stage, examples and maps are left out where none are given."""
+    """One self-contained page. Curves, examples and maps are left out where none are given."""
     groups = group_tasks(results, in_domain)
     sections = [Section(group.title, table_blocks(group)) for group in groups]
     if curves:
-        sections.append(Section("Training", [curve_plot(curves)]))
+        seen = [diagnostics_plot(diagnosed)] if diagnosed else []
+        sections.append(Section("Training", [curve_plot(curves), *seen]))
     if examples:
         sections.append(Section("Nearest neighbours", neighbour_blocks(examples)))
     if maps:
@@ -96,6 +98,13 @@ def curve_plot(curves: Mapping[str, Points]) -> Plot:
     svg = line_plot(curves, "Training loss by step", "step", "loss", mean_over=mean_over)
     strong = f"; the strong line is the mean of {mean_over} steps" if mean_over > 1 else ""
     return Plot(svg, f"Training loss{strong}.")
+
+
+def diagnostics_plot(diagnosed: Mapping[str, Points]) -> Plot:
+    """Shares and cosines of the training batches, every few steps."""
+    svg = line_plot(diagnosed, "Training batches by step", "step", "share or cosine")
+    caption = "Training batches: accuracy@1 among what the loss sees, and cosine of the hardest negative."
+    return Plot(svg, caption)
 
 
 def neighbour_blocks(examples: Sequence[Neighbours]) -> list[Block]:

@@ -26,6 +26,10 @@ from embedtrain.show.tables import markdown_table, print_table
 from embedtrain.stages.context import StageContext
 
 REPORT, TABLE, PAGE, CURVE, CELLS = "report.json", "report.md", "report.html", "curve.jsonl", "cells"
+DIAGNOSED = {
+    "accuracy@1": "diagnostics/accuracy_at_1",
+    "hardest negative": "diagnostics/hardest_negative_cosine",
+}
 BYTES_PER_TOKEN = 4  # of English, roughly: the same cut for every model, whatever its tokenizer
 
 
@@ -152,7 +156,12 @@ def run_page(
     return report_page(
         results,
         in_domain,
-        curves=read_curves(context),
+        curves=read_curves(context, "loss"),
+        diagnosed={
+            f"{name}, {stage}": points
+            for name, figure in DIAGNOSED.items()
+            for stage, points in read_curves(context, figure).items()
+        },
         examples=nearest_examples(pair[0], pair[1], task) if pair else [],
         maps=[embedding_map(model, task) for model in pair],
         title=f"embedtrain: {run.name}",
@@ -161,13 +170,14 @@ def run_page(
     )
 
 
-def read_curves(context: StageContext) -> dict[str, Points]:
-    """Loss curves of the run's train stages, from the newest folder of each."""
+def read_curves(context: StageContext, figure: str) -> dict[str, Points]:
+    """The figure's curves of the run's train stages that have it, from the newest folder of each."""
     curves: dict[str, Points] = {}
     for stage in context.run.stages:
         found = list(context.folder.parent.glob(f"{stage.name}-????????/{CURVE}"))
         if found and stage.kind == "train":
-            curves[stage.name] = read_curve(max(found, key=lambda path: path.stat().st_mtime))
+            points = read_curve(max(found, key=lambda path: path.stat().st_mtime), figure)
+            curves |= {stage.name: points} if points[0] else {}
     return curves
 
 
