@@ -1,14 +1,18 @@
 """Objectives as formulas, word for word, one case a term and one a setting that shows."""
 
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 
 from embedtrain.config.denominator import BlockSwitches, Mask
+from embedtrain.config.describe import describe_run
 from embedtrain.config.formula import FORMULAS, MASKS, objective_formula, switches_line
+from embedtrain.config.load import load_run
 from embedtrain.config.objective import Objective
 from embedtrain.config.terms import Term
 
+VALID = Path(__file__).parent / "broken" / "valid.yaml"
 CASES = {
     "plain": (
         {"kind": "infonce", "temperature": 0.03},
@@ -156,6 +160,14 @@ L = 1 · 0_spread + 0.25 · cosent + 0.1 · 2_spread
   2_spread = mean of cos² over pairs of different queries, documents
     summed over dims {576: 0.75, 256: 0.25}"""
     )
+
+
+def test_the_run_shows_teachers_and_switches_below_the_formulas() -> None:
+    teacher = "stages.pretrain.teacher={model: owner/name, max_tokens: 16}"
+    terms = "stages.pretrain.objective.terms=[{kind: embed_distill}]"
+    text = describe_run(load_run(VALID, [teacher, terms, "sources.notes.blocks={query_query: true}"]))
+    assert "positives, negatives\n  teacher: owner/name, 16 tokens a text\nfinetune: L = " in text
+    assert text.endswith("hidden: same text\n\nbatches of notes: query–query on")
 
 
 def test_a_sources_own_switches_are_a_line() -> None:

@@ -16,6 +16,7 @@ def describe_run(run: Run) -> str:
         table(("source", "share", "rows", "tokens"), source_rows(run)),
         table(("stage", "kind", "reads", "does"), stage_rows(run)),
         "\n".join(objective_lines(run)),
+        "\n".join(switch_lines(run)),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -71,15 +72,27 @@ def stage_line(stage: AnyStage) -> str:
 
 
 def objective_lines(run: Run) -> list[str]:
-    """The formula of each distinct objective, led by the stages that minimise it; then sources' switches."""
+    """The formula of each distinct objective, led by the stages that minimise it."""
     stages: dict[str, list[str]] = {}
     for stage in run.stages:
         if isinstance(stage, Train):
-            taught = f"\n  teacher {stage.teacher.model}" if stage.teacher else ""
-            stages.setdefault(objective_formula(stage.objective) + taught, []).append(stage.name)
-    formulas = [f"{', '.join(names)}: {formula}" for formula, names in stages.items()]
-    switches = [switches_line(name, source.blocks) for name, source in run.sources.items() if source.blocks]
-    return formulas + list(filter(None, switches))
+            formula = objective_formula(stage.objective) + teacher_line(stage)
+            stages.setdefault(formula, []).append(stage.name)
+    return [f"{', '.join(names)}: {formula}" for formula, names in stages.items()]
+
+
+def teacher_line(stage: Train) -> str:
+    """A line for the teacher of a stage; empty where there is none."""
+    if stage.teacher is None:
+        return ""
+    cut = f", {stage.teacher.max_tokens} tokens a text" if stage.teacher.max_tokens else ""
+    return f"\n  teacher: {stage.teacher.model}{cut}"
+
+
+def switch_lines(run: Run) -> list[str]:
+    """The switches that sources set for their own batches."""
+    lines = [switches_line(name, source.blocks) for name, source in run.sources.items() if source.blocks]
+    return [line for line in lines if line]
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
