@@ -16,7 +16,7 @@ MASKS = [
     {"kind": "same_label"},
     {"kind": "above_margin", "margin": 0.3},
     {"kind": "above_fraction", "fraction": 1.4, "judge": "teacher"},
-    {"kind": "teacher_relevant", "threshold": 0.9},
+    {"kind": "teacher_relevant", "threshold": 0.5},
 ]
 LEARNED = {"initial": 0.1, "minimum": 0.02, "maximum": 0.5}
 PAIRS = {"kind": "pair", "count": 2}

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from contrastive import tiny_folder
 from processes import run_on
+from safetensors.torch import load_file
 from training import (
     SAVE_EVERY,
     STEPS,
@@ -25,7 +27,9 @@ from training import (
 
 from embedtrain.config.errors import UserError
 from embedtrain.config.schema import Machine
-from embedtrain.model.encoder import Encoder
+from embedtrain.model.checkpoint import all_tensors, save_encoder
+from embedtrain.model.encoder import Encoder, weights_hash
+from embedtrain.model.load import open_encoder
 from embedtrain.train.interrupt import Stopped
 
 Finished = tuple[Path, Encoder, dict[str, object]]
@@ -88,6 +92,22 @@ def test_the_run_learns_and_says_so(uninterrupted: Finished) -> None:
     assert facts["tokens"] == sum(int(line["tokens"]) for line in curve)
     assert float(str(facts["last_loss"])) < 0.9 * float(str(facts["first_loss"]))
     assert {"loss", "infonce", "lr", "gradient_norm"} <= curve[0].keys()
+    assert [line["step"] for line in curve if "diagnostics/accuracy_at_1" in line] == [1, 6, 11, 16]
+
+
+def test_the_temperature_is_learned_and_saved(tmp_path: Path, uninterrupted: Finished) -> None:
+    """Beside the encoder, which is the same encoder without it."""
+    whole, encoder, _ = uninterrupted
+    curve = [float(line["infonce_temperature"]) for line in curve_of(whole)]
+    assert curve[0] == pytest.approx(0.1, rel=1e-6)
+    assert 0.05 < min(curve) < curve[0] - 1e-4 or curve[0] + 1e-4 < max(curve) < 0.2
+    folder = save_encoder(encoder, tmp_path / "encoder")
+    raw = encoder.learned["0_infonce_temperature"].detach()
+    assert torch.equal(load_file(folder / "learned.safetensors")["0_infonce_temperature"], raw)
+    assert not any("learned" in name for name, _ in all_tensors(encoder))
+    back = open_encoder(folder)
+    assert len(back.learned) == 0
+    assert weights_hash(back) == weights_hash(encoder)
 
 
 def test_same_run_twice(tmp_path: Path, uninterrupted: Finished) -> None:

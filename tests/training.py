@@ -20,11 +20,17 @@ Curve = list[Figures]
 
 
 def tiny_stage(**changes: object) -> Train:
-    """LoRA with dropout, hard negatives, Matryoshka, a schedule: all that must go on exactly."""
+    """LoRA with dropout, mixed negatives, a learned temperature, a schedule: all that must go on exactly."""
+    term = {
+        "kind": "infonce",
+        "temperature": {"initial": 0.1, "minimum": 0.05, "maximum": 0.2},
+        "mixing": [{"kind": "pair"}],
+    }
     settings = {
         "kind": "train",
         "name": "tune",
-        "objective": {"terms": [{"kind": "infonce", "temperature": 0.1}], "matryoshka": {"dims": [32, 8]}},
+        "objective": {"terms": [term], "matryoshka": {"dims": [32, 8]}},
+        "diagnostics_every_steps": 5,
         "batch_size": 6,
         "num_negatives": 2,
         "steps": STEPS,

@@ -136,7 +136,7 @@ def check_batch(g: Gathered, terms: list[Placed]) -> None:
     """Raise UserError where no term wants the batch, or a vector is not finite."""
     if not terms:
         raise UserError(
-            f"source '{g.source}': no term of the objective counts its batches; mend their `sources`"
+            f"source '{g.source}': no term of the objective counts its batches; mend the terms' sources"
         )
     for what, vectors in (("query", g.queries_AD), ("candidate", g.candidates_CD)):
         bad = ~torch.isfinite(vectors).all(dim=1)
