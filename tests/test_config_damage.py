@@ -2,6 +2,7 @@
 
 import copy
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ JUNK = (
     {},
     {"kind": "train"},
 )
-FOREIGN_WORDS = ("Input should", "Value error", "validation", "[type=", "<class", "None")
+FOREIGN_WORDS = ("Input should", "Value error", "validation", "[type=", "<class", "None", "constrained")
 
 
 def spots(value: Any) -> list[tuple[Any, Any]]:
@@ -60,9 +61,36 @@ def told(path: Path) -> list[str]:
     return []
 
 
-def test_any_damage_is_told_in_our_own_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+OBJECTIVE = """
+terms:
+  - kind: infonce
+    temperature: {initial: 0.05, maximum: 0.1}
+    masks: [{kind: same_text}, {kind: above_margin, judge: teacher}, {kind: teacher_relevant, threshold: 1}]
+    focal: {gamma: 0.5}
+    mixing: [{kind: pair, count: 2}, {kind: list, parents: hardest}]
+    matryoshka: {dims: [64, 8], weights: [1, 0.5]}
+  - {kind: sigmoid, bias: -5, temperature: 0.1, sources: [faq]}
+  - {kind: distill_kl, teacher: vectors, student_temperature: {minimum: 0.02}}
+  - {kind: embed_distill, projection: true, queries: false}
+  - {kind: spread, documents: false, weight: 0.1}
+"""
+
+
+def with_all_of_the_objective(content: Any) -> Any:
+    """The run with a fine-tuning that uses most of what an objective may hold, and a source's switches."""
+    tune = next(stage for stage in content["stages"] if stage["name"] == "finetune")
+    tune |= {"objective": yaml.safe_load(OBJECTIVE), "teacher": {"model": "owner/name", "max_tokens": 8}}
+    content["sources"]["notes"]["blocks"] = {"in_batch_positives": False, "symmetric": True}
+    return content
+
+
+@pytest.mark.parametrize("change", [lambda content: content, with_all_of_the_objective])
+def test_any_damage_is_told_in_our_own_words(
+    change: Callable[[Any], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(FOLDER)
-    text = yaml.safe_dump(yaml.safe_load((FOLDER / "valid.yaml").read_text().replace("e-", ".0e-")))
+    valid = yaml.safe_load((FOLDER / "valid.yaml").read_text().replace("e-", ".0e-"))
+    text = yaml.safe_dump(change(valid))
     path = tmp_path / "run.yaml"
     path.write_text(text)
     assert told(path) == []

@@ -44,11 +44,11 @@ def read_config(
     run, wrong = examine(run_file, Run)
     machine, machine_wrong = examine(machine_file, Machine)
     if run is not None:
-        told = {fault.location for fault in wrong}
+        told = [fault.location for fault in wrong]
         more = run_faults(run, count_rows, validate_template)
         if machine is not None and (machine_path or starts):
             more += fit_faults(run, machine)
-        wrong += [fault for fault in more if fault.location not in told]
+        wrong += [fault for fault in more if not fault.follows(told)]
     if machine is not None:
         machine_wrong += machine_faults(machine)
     if wrong or machine_wrong or run is None or machine is None:

@@ -1,7 +1,7 @@
 """Pydantic's errors as sentences with a place: what was found and what was expected."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from types import UnionType
@@ -37,10 +37,19 @@ Location = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault: where it is, as a path of keys and indices into the file, and what is wrong."""
+    """One fault: where it is, as a path of keys and indices into the file, and what is wrong.
+
+    `rests_on` is another value that it follows from: where that one is wrong itself, this is not told.
+    """
 
     location: Location
     text: str
+    rests_on: Location = ()
+
+    def follows(self, told: Iterable[Location]) -> bool:
+        """Whether it stands where a fault is told already, or rests on a value that is wrong."""
+        depth = len(self.rests_on)
+        return any(spot == self.location or (depth and spot[:depth] == self.rests_on) for spot in told)
 
 
 def faults(error: ValidationError, data: object, schema: type[BaseModel]) -> list[Fault]:

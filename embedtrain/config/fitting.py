@@ -29,8 +29,8 @@ def objective_faults(run: Run, stage: Train, here: Location, sources: Sequence[s
         yield Fault(spot, f"no term looks at batches of {', '.join(unseen)}")
     for number, term in enumerate(terms):
         seen = [source for source in sources if covers(term, source)]
-        yield from negative_faults(term, stage.num_negatives, (*spot, number))
-        yield from contrast_faults(run, term, stage.num_negatives, (*spot, number), seen)
+        told = [*negative_faults(term, stage.num_negatives), *contrast_faults(run, term, stage, seen)]
+        yield from (Fault((*spot, number, *part), text, (*here, "num_negatives")) for part, text in told)
 
 
 def vector_faults(stage: Train, here: Location) -> Iterator[Fault]:
@@ -42,13 +42,13 @@ def vector_faults(stage: Train, here: Location) -> Iterator[Fault]:
     ]
     if stage.teacher is None:
         text = "needs a teacher's vectors, and the stage has none; add teacher: {model: …} to it"
-        yield from (Fault(spot, text) for spot in used)
+        yield from (Fault(spot, text, (*here, "teacher")) for spot in used)
     elif not used:
         text = (
             "no term uses it; embed_distill does, and so do `teacher: vectors` in a term and "
             "`judge: teacher` in a mask"
         )
-        yield Fault((*here, "teacher"), text)
+        yield Fault((*here, "teacher"), text, (*here, "objective"))
 
 
 def name_faults(run: Run, term: Term, spot: Location, sources: Sequence[str]) -> Iterator[Fault]:
@@ -62,30 +62,30 @@ def name_faults(run: Run, term: Term, spot: Location, sources: Sequence[str]) ->
             yield Fault((*spot, "sources", number), f"this stage does not train on source '{name}'")
 
 
-def negative_faults(term: Term, num_negatives: int, spot: Location) -> Iterator[Fault]:
+def negative_faults(term: Term, num_negatives: int) -> Iterator[tuple[Location, str]]:
     """Terms that look at hard negatives, where `num_negatives` gives them none or too few."""
     only = isinstance(term, EmbedDistill) and only_negatives(term)
     if num_negatives == 0 and (only or isinstance(term, MarginMSE)):
-        yield Fault(spot, "looks at hard negatives, and num_negatives is 0; set num_negatives")
+        yield (), "looks at hard negatives, and num_negatives is 0; set num_negatives"
     for number, mixing in enumerate(term.mixing if isinstance(term, InfoNCE) else ()):
         if mixing.parents == "own_negatives" and num_negatives < 2:
             text = f"mixes at least 2 hard negatives of a row, and num_negatives is {num_negatives}"
-            yield Fault((*spot, "mixing", number), text)
+            yield ("mixing", number), text
 
 
 def contrast_faults(
-    run: Run, term: Term, num_negatives: int, spot: Location, sources: Sequence[str]
-) -> Iterator[Fault]:
+    run: Run, term: Term, stage: Train, sources: Sequence[str]
+) -> Iterator[tuple[Location, str]]:
     """What the switches of the term, and those that a source puts in their place, leave impossible."""
     if not isinstance(term, Contrast):
         return
     told: dict[str, list[str]] = {}
     for source in sources:
-        for text in contradictions(for_source(term, run.sources[source].blocks), num_negatives):
+        for text in contradictions(for_source(term, run.sources[source].blocks), stage.num_negatives):
             told.setdefault(text, []).append(source)
     for text, names in told.items():
-        own = len(names) < len(sources) or text not in contradictions(term, num_negatives)
-        yield Fault(spot, f"in batches of {', '.join(names)}: {text}" if own else text)
+        own = len(names) < len(sources) or text not in contradictions(term, stage.num_negatives)
+        yield (), f"in batches of {', '.join(names)}: {text}" if own else text
 
 
 def contradictions(term: Contrast, num_negatives: int) -> Iterator[str]:
