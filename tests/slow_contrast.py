@@ -74,6 +74,9 @@ class Slow:
     def cosine(self, x: Place, y: Place, judge: str = "student") -> float:
         return dot(self.vector(x, judge), self.vector(y, judge))
 
+    def local(self) -> list[int]:
+        return self.g.local_B.tolist()
+
     def own(self, a: int, c: int) -> bool:
         return self.owner[c] == self.index[a]
 
@@ -166,7 +169,7 @@ def slow_infonce(g: Gathered, s: InfoNCE, temperature: float | None = None) -> t
     forward = [slow_negatives(slow, s, temperature), *([slow_backward(slow, s, temperature)] * s.symmetric)]
     totals, counts = [], []
     for negatives_of in forward:
-        for a in g.local_B.tolist():
+        for a in slow.local():
             losses, weights = [], []
             for c in slow.positives(a):
                 positive = slow.cosine(("query", a), ("document", c)) / temperature
@@ -228,7 +231,7 @@ def slow_sigmoid(g: Gathered, s: Sigmoid, temperature: float, bias: float) -> tu
     def loss(a: int, place: Place, sign: int) -> float:
         return math.log1p(math.exp(-sign * (slow.cosine(("query", a), place) / temperature + bias)))
 
-    for a in g.local_B.tolist():
+    for a in slow.local():
         if negatives := slow.visible_documents(s, a):
             terms = [loss(a, x, -1) for x in negatives]
             terms += [loss(a, ("document", c), 1) for c in slow.positives(a)]

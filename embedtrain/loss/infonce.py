@@ -76,12 +76,13 @@ def forward_excess(
         visible_PX = visible(g, p, block, settings.masks, teacher)
         logit_PX = block.scores_PX / temperature
         if block.name == "query_document":
-            logit_PX = logit_PX + hardness(block, settings)
             document, visible_PC = block, visible_PX
-        logits.append(logit_PX.masked_fill(~visible_PX, -torch.inf))
+            if settings.hardness:
+                logit_PX = logit_PX + settings.hardness * own_cosines(block)
+        logits.append(logit_PX.masked_fill_(~visible_PX, -torch.inf))
     if any(not mixing.shared for mixing in settings.mixing):
         cosine_PH, exists_PH = own_mixed(g, p, settings, document, visible_PC, teacher)
-        logits.append((cosine_PH / temperature).masked_fill(~exists_PH, -torch.inf))
+        logits.append((cosine_PH / temperature).masked_fill_(~exists_PH, -torch.inf))
     if len(shared_HD):
         logits.append(g.queries_AD[p.query_P] @ shared_HD.T / temperature)
     return _excess(logits, positive_cosines(g, p) / temperature)
@@ -93,7 +94,7 @@ def backward_excess(
     """The same with the positive against the queries, (P)."""
     block = document_query(g, p)
     visible_PA = visible(g, p, block, settings.masks, teacher)
-    logit_PA = (block.scores_PX / temperature).masked_fill(~visible_PA, -torch.inf)
+    logit_PA = (block.scores_PX / temperature).masked_fill_(~visible_PA, -torch.inf)
     return _excess([logit_PA], positive_cosines(g, p) / temperature)
 
 
@@ -102,11 +103,9 @@ def _excess(logits: list[Tensor], positive_P: Tensor) -> Tensor:
     return torch.logsumexp(torch.stack(parts_P), dim=0) - positive_P
 
 
-def hardness(block: Block, settings: InfoNCE) -> Tensor | float:
-    """alpha x cosine of the row's own hard negatives, without gradient and outside the temperature."""
-    if settings.hardness == 0:
-        return 0.0
-    return settings.hardness * block.scores_PX.detach().where(block.own_PX, 0.0)
+def own_cosines(block: Block) -> Tensor:
+    """Cosines of the row's own documents, 0 for others', without gradient."""
+    return block.scores_PX.detach().where(block.own_PX, 0.0)
 
 
 def sum_over_queries(g: Gathered, p: Pairs, excess_P: Tensor, focal: Focal | None) -> tuple[Tensor, Tensor]:
@@ -117,7 +116,8 @@ def sum_over_queries(g: Gathered, p: Pairs, excess_P: Tensor, focal: Focal | Non
     weight_P = focal_weights(excess_P, focal)
     total = (share_P * weight_P * -F.logsigmoid(-excess_P)).sum()
     if focal is not None and focal.normalize:
-        return total, (share_P * weight_P.detach()).sum()
+        tiny = torch.finfo(weight_P.dtype).tiny  # a weight that underflows still counts its query
+        return total, (share_P * weight_P.detach().clamp(min=tiny)).sum()
     return total, (pairs_A > 0).sum().to(total.dtype)
 
 
