@@ -192,6 +192,17 @@ def test_validation_at_each_checkpoint_changes_nothing(tmp_path: Path, uninterru
     assert same(parameters(validated), parameters(encoder))
 
 
+def test_a_fault_in_a_step_names_stage_step_source_and_term(tmp_path: Path) -> None:
+    term = {"kind": "infonce", "in_batch_positives": False, "in_batch_negatives": False}
+    stage = tiny_stage(objective={"terms": [term]}, num_negatives=0)
+    with pytest.raises(UserError) as error:
+        train_tiny(tiny_folder(), tmp_path, stage)
+    assert str(error.value) == (
+        "stage 'tune', step 1: source 'faq', term infonce: no query of the batch has a negative to be told "
+        "from; switch in_batch_positives on, or give the rows negatives and set num_negatives"
+    )
+
+
 @pytest.mark.parametrize("tuning", ["lora", "full"])
 def test_two_processes_train_as_one(tmp_path: Path, tuning: str) -> None:
     """Loss, gradient norm and tokens of every step."""

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from contrastive import (
 from objectives import OBJECTIVES, rich_rows, teach
 from torch import Tensor
 
+import embedtrain.loss.stream as streaming
 from embedtrain.batch import ContrastiveBatch, Gathered, join
 from embedtrain.config.errors import UserError
 from embedtrain.loss.objective import ObjectiveFunction, build_objective
@@ -113,6 +115,33 @@ def test_cached_is_direct_with_dropout(name: str, tuning: Tuning, dtype: torch.d
         assert relative_error(cached, expected) < bound(dtype)
     other = kept_gradients(encoder, batch, 100, objective)  # other chunks, other dropout: this can fail
     assert relative_error(cached, other) > 0.01
+
+
+STREAMED = [n for n, o in OBJECTIVES.items() if {"infonce", "sigmoid"} & {term.kind for term in o.terms}]
+
+
+@pytest.mark.parametrize("name", STREAMED)
+def test_streamed_is_direct(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Terms over a few queries at a time, in a cached step."""
+    encoder, objective = still_encoder("lora", torch.float64), build_objective(OBJECTIVES[name])
+    add_learned(encoder, OBJECTIVES[name], teach)
+    batch = make_batch(encoder, rich_rows(), teacher=teach)
+    loss, gradients = step_gradients(encoder, batch, chunk_tokens=PLAIN, objective=objective)
+    calls: list[int] = []
+
+    def differentiate(term: streaming.Direct, g: Gathered, *rest: Any) -> Any:
+        calls.append(len(g.local_B))
+        return direct(term, g, *rest)
+
+    direct = streaming._differentiate
+    monkeypatch.setattr(streaming, "_differentiate", differentiate)
+    monkeypatch.setattr(streaming, "STREAM_ABOVE", 0)
+    monkeypatch.setattr(streaming, "CHUNK", 80)
+    streamed_loss, streamed = step_gradients(encoder, batch, chunk_tokens=64, objective=objective)
+    assert len(calls) >= 2
+    assert max(calls) <= 4 < len(batch.queries)
+    assert streamed_loss == pytest.approx(loss, rel=1e-12)
+    assert relative_error(streamed, gradients) < 1e-12
 
 
 def test_same_step_twice() -> None:
