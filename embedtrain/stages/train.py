@@ -16,7 +16,7 @@ from embedtrain.model.lora import add_lora, tune_all
 from embedtrain.stages.context import StageContext
 from embedtrain.stages.opening import ENCODER, open_start
 from embedtrain.stages.preflight import require, row_faults, teacher_dim_faults, view_faults
-from embedtrain.stages.teacher import TEACHER, StoredVectors, lookups, teacher_vectors
+from embedtrain.stages.teacher import TEACHER, StoredVectors, is_taught, lookups, teacher_vectors
 from embedtrain.train.loop import train
 
 
@@ -49,8 +49,8 @@ def run_stage(context: StageContext) -> dict[str, object]:
 def learn_from(
     context: StageContext, stage: Train, rows: Mapping[str, Sequence[Row]], encoder: Encoder
 ) -> StoredVectors | None:
-    """The teacher's vectors, of dims that the encoder can learn; None without a teacher."""
-    if stage.teacher is None:
+    """The teacher's vectors, of dims that the encoder can learn; None where no source needs any."""
+    if stage.teacher is None or not any(is_taught(stage, name) for name in rows):
         return None
     encoder.to("cpu")  # the teacher has the device to itself; training brings the encoder back
     vectors = teacher_vectors(context, stage, stage.teacher, rows)
