@@ -42,7 +42,7 @@ class TeacherRelevant(Strict):
     """Hide the row's own negatives that a teacher scores at or above the threshold."""
 
     kind: Literal["teacher_relevant"]
-    teacher: Str = Field("scores", description="the rows' `scores`, or a column by its name")
+    teacher: Str = Field("scores", description="whose scores: `scores` are those in the rows")
     threshold: Float = Field(description="least teacher score of a relevant document")
 
 

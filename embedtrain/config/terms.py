@@ -105,7 +105,7 @@ class SoftLabels(AnyTerm):
     """What terms that learn a teacher's scores of the row's own candidates have."""
 
     teacher: Str = Field(
-        "scores", description="the rows' `scores`, a column by its name, or `vectors`: cosines of its vectors"
+        "scores", description="`scores`: those in the rows; `vectors`: cosines of the stage's teacher"
     )
     teacher_normalization: Normalization = Field(
         "none", description="of each row's teacher scores, before the temperature"
