@@ -35,11 +35,11 @@ def infonce(g: Gathered, settings: InfoNCE, learned: Learned) -> tuple[Tensor, T
     temperature = like(g.queries_AD, value_of(settings.temperature, learned, "temperature"))
     shared_HD = shared_mixed(g, settings, teacher)
     direct = partial(direct_infonce, settings=settings, teacher=teacher)
-    return stream(direct, g, width(g, settings), temperature, shared_HD)
+    return stream(direct, g, width(g, settings) + len(shared_HD), temperature, shared_HD)
 
 
 def width(g: Gathered, settings: InfoNCE) -> int:
-    """About how many scores a local query has."""
+    """About how many scores a local query has with real vectors."""
     num_queries, num_documents = g.queries_AD.shape[0], g.candidates_CD.shape[0]
     columns = num_documents * (1 + settings.document_document)
     columns += num_queries * (settings.query_query + settings.document_query + settings.symmetric)

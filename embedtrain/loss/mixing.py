@@ -118,7 +118,10 @@ def mix_pairs(g: Gathered, parents: Parents, mixing: PairMixing, number: int) ->
 
 
 def mix_lists(g: Gathered, parents: Parents, mixing: ListMixing, number: int) -> Tensor:
-    """Sum of softmax(s(q, n_m) / temperature) n_m over all parents, (B, 1, D); draws nothing."""
+    """Sum of softmax(s(q, n_m) / temperature) n_m over all parents, (B, 1, D); draws nothing.
+
+    The shares have a gradient too: they depend on the query and on the parents.
+    """
     n_BMD = g.candidates_CD[parents.document_BM]
     score_BM = torch.einsum("bd,bmd->bm", g.queries_BD, n_BMD) / mixing.temperature
     place_M = torch.arange(score_BM.shape[1], device=score_BM.device)
