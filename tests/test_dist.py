@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from contrastive import Tuning, bound, relative_error, share_gradients, tiny_folder
-from objectives import OBJECTIVES, rich_rows, teach
 from processes import run_on
 from torch import Tensor
 from torch.nn import Parameter
@@ -25,6 +24,7 @@ from embedtrain.dist import (
     start_processes,
 )
 from embedtrain.train.step import gather_batch
+from tools.parity_cases import OBJECTIVES, rich_rows, teach
 
 SIZES = ((3, 1), (0, 4), (2, 2), (0, 0))
 PLAIN = 10**6

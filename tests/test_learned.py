@@ -4,12 +4,12 @@ import math
 
 import pytest
 import torch
-from objectives import LEARNED, objective
 from torch import Tensor
 
 from embedtrain.config.errors import UserError
 from embedtrain.config.terms import InfoNCE, Learned, LearnedTemperature, Sigmoid
 from embedtrain.loss.learned import initial_parameters, to_raw, to_value, value_of, values
+from tools.parity_cases import LEARNED, objective
 
 BIAS = Learned(initial=-10.0, minimum=-30.0, maximum=10.0)
 TEMPERATURE = LearnedTemperature(initial=0.05, minimum=0.01, maximum=0.2)

@@ -7,7 +7,6 @@ import pytest
 import torch
 from contrastive import add_learned, make_batch, mean_count, tiny_encoder
 from loss_reference import with_gradient
-from objectives import OBJECTIVES, objective, rich_rows, teach
 from torch import Tensor
 
 from embedtrain.batch import Gathered
@@ -29,6 +28,7 @@ from embedtrain.loss.infonce import infonce
 from embedtrain.loss.learned import initial_parameters
 from embedtrain.loss.objective import TERMS, build_objective
 from embedtrain.train.step import gather_batch
+from tools.parity_cases import OBJECTIVES, objective, rich_rows, teach
 
 TERM = InfoNCE(kind="infonce", temperature=0.1)
 

@@ -20,7 +20,6 @@ from contrastive import (
     step_gradients,
     tiny_encoder,
 )
-from objectives import OBJECTIVES, rich_rows, teach
 from torch import Tensor
 
 import embedtrain.loss.stream as streaming
@@ -29,6 +28,7 @@ from embedtrain.config.errors import UserError
 from embedtrain.loss.objective import ObjectiveFunction, build_objective
 from embedtrain.model.encoder import Encoder
 from embedtrain.train.step import gather_batch, train_step
+from tools.parity_cases import OBJECTIVES, rich_rows, teach
 
 PLAIN = 10**6
 TUNINGS: tuple[Tuning, ...] = ("lora", "full")
