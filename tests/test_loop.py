@@ -21,12 +21,15 @@ from training import (
     parameters,
     same,
     shared_losses,
+    sources,
     tiny_stage,
     train_tiny,
 )
 
+from embedtrain.collate import TeacherLookup
 from embedtrain.config.errors import UserError
 from embedtrain.config.schema import Machine
+from embedtrain.loss.learned import initial_parameters
 from embedtrain.model.checkpoint import all_tensors, save_encoder
 from embedtrain.model.encoder import Encoder, weights_hash
 from embedtrain.model.load import open_encoder
@@ -200,6 +203,33 @@ def test_a_fault_in_a_step_names_stage_step_source_and_term(tmp_path: Path) -> N
     assert str(error.value) == (
         "stage 'tune', step 1: source 'faq', term infonce: no query of the batch has a negative to be told "
         "from; switch in_batch_positives on, or give the rows negatives and set num_negatives"
+    )
+
+
+def test_a_projection_to_the_teachers_dims_is_learned(tmp_path: Path) -> None:
+    """Each source has its lookup, all of one size."""
+    term = {"kind": "embed_distill", "projection": True}
+    stage = tiny_stage(objective={"terms": [term]}, steps=6)
+    _, encoder = train_tiny(
+        tiny_folder(), tmp_path / "one", stage, teachers=dict.fromkeys(sources(), of_dim(5))
+    )
+    weight = encoder.learned["0_embed_distill_projection_weight"]
+    assert weight.shape == (5, encoder.dim)
+    start = initial_parameters(stage.objective, encoder.dim, 5, seed=7)["0_embed_distill_projection_weight"]
+    assert 1e-3 < float((weight.detach() - start).abs().max()) < 0.1
+    teachers = {"faq": of_dim(5), "manual": of_dim(6)}
+    with pytest.raises(UserError) as error:
+        train_tiny(tiny_folder(), tmp_path / "two", stage, teachers=teachers)
+    assert str(error.value) == (
+        "stage 'tune': the teachers' vectors have other dims: 5 of source 'faq', 6 of source 'manual'; "
+        "expected one"
+    )
+
+
+def of_dim(dim: int) -> TeacherLookup:
+    """A teacher whose vectors depend on the lengths of texts."""
+    return lambda texts, side: np.sin(
+        np.outer([len(text) for text in texts], np.arange(1, dim + 1)), dtype=np.float32
     )
 
 

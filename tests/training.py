@@ -14,6 +14,7 @@ from embedtrain.model.load import load_encoder
 from embedtrain.model.lora import add_lora, tune_all
 from embedtrain.train.log import TIMES, Figures, read_curve
 from embedtrain.train.loop import Validate, train
+from embedtrain.train.prepare import Teachers
 
 STEPS, SAVE_EVERY = 18, 4
 Curve = list[Figures]
@@ -53,6 +54,7 @@ def train_tiny(
     folder: Path,
     stage: Train,
     *,
+    teachers: Teachers | None = None,
     validate: Validate | None = None,
     machine: Machine | None = None,
 ) -> tuple[dict[str, object], Encoder]:
@@ -72,7 +74,9 @@ def train_tiny(
         stages=(stage,),
     )
     machine = machine or Machine(chunk_tokens=256)
-    return train(encoder, sources(), stage, run, machine, folder, validate=validate), encoder
+    return train(
+        encoder, sources(), stage, run, machine, folder, teachers=teachers, validate=validate
+    ), encoder
 
 
 def parameters(encoder: Encoder) -> dict[str, np.ndarray]:
