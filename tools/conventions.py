@@ -237,7 +237,7 @@ CONVENTIONS = (
         plain_both_ways,
     ),
     Convention(
-        "LLM2Vec, NeMo Automodel's InfoNCELoss, open_clip with --gather-with-grad alone",
+        "LLM2Vec, NeMo Automodel's InfoNCE loss, open_clip with --gather-with-grad alone",
         "gather with gradient, mean over all queries",
         all_rows(with_gradient),
         plain,
