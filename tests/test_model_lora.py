@@ -12,9 +12,10 @@ from embedtrain.batch import TokenBatch
 from embedtrain.config.errors import UserError
 from embedtrain.config.schema import Base, EncoderConfig, TextFormat
 from embedtrain.config.stages import Lora
+from embedtrain.model.checkpoint import all_tensors
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.load import load_encoder
-from embedtrain.model.lora import add_lora, lora_layers, merged_state, tune_all
+from embedtrain.model.lora import add_lora, lora_layers, tune_all
 
 
 def load_tiny(folder: Path, family: str = "llama", precision: str = "float32", **changes: object) -> Encoder:
@@ -47,7 +48,7 @@ def test_merged_weights_are_the_adapters(tmp_path: Path, family: str, rslora: bo
     fill_b(adapted)
     vectors = adapted.encode(TEXTS)
     assert np.abs(vectors - untouched).max() > 1e-3, "the premise: the adapters do something"
-    state = merged_state(adapted)
+    state = dict(all_tensors(adapted))
     assert set(state) == names
     plain.backbone.load_state_dict(state, strict=True)
     assert np.abs(plain.encode(TEXTS) - vectors).max() < 1e-6
@@ -62,7 +63,7 @@ def test_the_scale_of_the_product(tmp_path: Path, rslora: bool, scale: float) ->
     name, layer = next(lora_layers(encoder.backbone))
     a, b = layer.lora_A["default"].weight.double(), layer.lora_B["default"].weight.double()
     expected = layer.get_base_layer().weight.double() + scale * (b @ a)
-    assert torch.allclose(merged_state(encoder)[f"{name}.weight"].double(), expected, atol=1e-7)
+    assert torch.allclose(dict(all_tensors(encoder))[f"{name}.weight"].double(), expected, atol=1e-7)
 
 
 def test_the_start_is_drawn_from_the_seed(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import ValidationError
 
 from embedtrain.config.errors import ConfigError, UserError, nearest
@@ -143,8 +142,3 @@ def find_stage(run: Run, name: str) -> AnyStage:
 def resolved(run: Run) -> dict[str, Any]:
     """A run with every default written out, as JSON has it and with the keys of the file (`from`)."""
     return run.model_dump(mode="json", by_alias=True)
-
-
-def dump_yaml(run: Run) -> str:
-    """A run with every default written out, as a YAML file that reads back to the same run."""
-    return yaml.safe_dump(resolved(run), sort_keys=False, allow_unicode=True)

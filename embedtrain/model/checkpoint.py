@@ -17,7 +17,8 @@ from embedtrain.artifacts import read_json, write_atomic, write_json
 from embedtrain.config.errors import UserError
 from embedtrain.config.stages import Lora
 from embedtrain.model.encoder import Encoder, EncoderSpec, hash_tensors
-from embedtrain.model.lora import add_lora, fold_lora, merged_tensors
+from embedtrain.model.lora import add_lora, fold_lora
+from embedtrain.model.merged import merged_readers
 
 FORMAT = 1
 SPEC = "encoder.json"
@@ -117,7 +118,8 @@ def copy_tensors(targets: Mapping[str, Tensor], tensors: Mapping[str, Tensor], o
 
 def all_tensors(encoder: Encoder) -> Iterator[tuple[str, Tensor]]:
     """Merged tensors of backbone and Dense, one at a time: what a full checkpoint and an average hold."""
-    yield from merged_tensors(encoder)
+    merged = merged_readers(encoder, encoder.spec.base)
+    yield from ((name, merged.read(name)) for name in merged.info)
     if encoder.dense is not None:
         yield from ((DENSE + name, p.detach()) for name, p in encoder.dense.named_parameters())
 

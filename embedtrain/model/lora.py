@@ -116,22 +116,3 @@ def merged_weight(layer: LoraLinear) -> Tensor:
     product = layer.lora_B[ADAPTER].weight.detach().double() @ layer.lora_A[ADAPTER].weight.detach().double()
     merged = weight.double() + layer.scaling[ADAPTER] * product
     return merged.to(torch.promote_types(weight.dtype, torch.float32))
-
-
-def merged_tensors(encoder: Encoder) -> Iterator[tuple[str, Tensor]]:
-    """Bare names and merged tensors of the backbone, one at a time, at least float32."""
-    adapted = dict(lora_layers(encoder.backbone))
-    for name, parameter in encoder.backbone.named_parameters():
-        owner = name.partition(".lora_")[0].removesuffix(".base_layer.weight")
-        if ".lora_" in name:
-            continue
-        if owner in adapted and name.endswith(".base_layer.weight"):
-            yield f"{owner}.weight", merged_weight(adapted[owner])
-        else:
-            whole = parameter.detach()
-            yield name.replace(".base_layer.", "."), whole.to(torch.promote_types(whole.dtype, torch.float32))
-
-
-def merged_state(encoder: Encoder) -> dict[str, Tensor]:
-    """The backbone's weights under their bare names, adapters merged, in float32."""
-    return {name: tensor.contiguous() for name, tensor in merged_tensors(encoder)}
