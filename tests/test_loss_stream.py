@@ -84,6 +84,14 @@ def test_streaming_starts_above_its_threshold(monkeypatch: pytest.MonkeyPatch) -
         assert streams == ("_Streamed" in name)
 
 
+def test_a_second_backward_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "STREAM_ABOVE", 0)
+    total, _ = infonce(with_gradient(random_gathered(3, local="all")), FULL, {})
+    total.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="a streamed term is differentiated once"):
+        total.backward()
+
+
 def test_without_gradient_nothing_is_differentiated() -> None:
     g = random_gathered(3, num_queries=4, local="all")
     with pytest.MonkeyPatch.context() as patch:

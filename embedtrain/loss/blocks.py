@@ -59,6 +59,11 @@ def positive_cosines(g: Gathered, p: Pairs) -> Tensor:
     return (g.queries_AD[p.query_P] * g.candidates_CD[p.positive_P]).sum(dim=1)
 
 
+def at_columns(scores_PX: Tensor, column_P: Tensor) -> Tensor:
+    """One score of each pair, (P): where gradients are taken, far smaller than gathered vectors'."""
+    return scores_PX.gather(1, column_P[:, None])[:, 0]
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
     """Cosines of pairs with columns, and what is known of the columns.

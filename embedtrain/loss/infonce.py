@@ -13,7 +13,7 @@ from torch import Tensor
 from embedtrain.batch import Gathered
 from embedtrain.config.denominator import Focal
 from embedtrain.config.terms import InfoNCE
-from embedtrain.loss.blocks import Block, Pairs, blocks, document_query, pairs, positive_cosines
+from embedtrain.loss.blocks import Block, Pairs, at_columns, blocks, document_query, pairs
 from embedtrain.loss.learned import Learned, value_of
 from embedtrain.loss.masks import guide, visible
 from embedtrain.loss.mixing import own_mixed, shared_mixed
@@ -85,7 +85,7 @@ def forward_excess(
         logits.append((cosine_PH / temperature).masked_fill_(~exists_PH, -torch.inf))
     if len(shared_HD):
         logits.append(g.queries_AD[p.query_P] @ shared_HD.T / temperature)
-    return _excess(logits, positive_cosines(g, p) / temperature)
+    return _excess(logits, document.scores_PX, p.positive_P, temperature)
 
 
 def backward_excess(
@@ -95,12 +95,14 @@ def backward_excess(
     block = document_query(g, p)
     visible_PA = visible(g, p, block, settings.masks, teacher)
     logit_PA = (block.scores_PX / temperature).masked_fill_(~visible_PA, -torch.inf)
-    return _excess([logit_PA], positive_cosines(g, p) / temperature)
+    return _excess([logit_PA], block.scores_PX, p.query_P, temperature)
 
 
-def _excess(logits: list[Tensor], positive_P: Tensor) -> Tensor:
+def _excess(logits: list[Tensor], scores_PX: Tensor, positive_P: Tensor, temperature: Tensor) -> Tensor:
+    """The negatives' log-sum-exp less the positive's logit, which stands in the block at `positive_P`."""
     parts_P = [torch.logsumexp(logit_PX, dim=1) for logit_PX in logits]
-    return torch.logsumexp(torch.stack(parts_P), dim=0) - positive_P
+    logit_P = at_columns(scores_PX, positive_P) / temperature
+    return torch.logsumexp(torch.stack(parts_P), dim=0) - logit_P
 
 
 def own_cosines(block: Block) -> Tensor:

@@ -70,6 +70,7 @@ def shared_mixed(g: Gathered, settings: InfoNCE, teacher: Gathered | None) -> Te
     return torch.cat(made)
 
 
+@torch.no_grad()
 def own_parents(g: Gathered, p: Pairs, settings: InfoNCE, teacher: Gathered | None) -> Parents:
     """Each local query's own hard negatives that all its pairs see."""
     row_C = local_rows(g)[g.owner_position_C]

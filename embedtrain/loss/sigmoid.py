@@ -10,7 +10,7 @@ from torch import Tensor
 
 from embedtrain.batch import Gathered
 from embedtrain.config.terms import Sigmoid
-from embedtrain.loss.blocks import one_pair, pairs, positive_cosines, query_document
+from embedtrain.loss.blocks import at_columns, one_pair, pairs, query_document
 from embedtrain.loss.learned import Learned, value_of
 from embedtrain.loss.masks import guide, visible, visible_to_queries
 from embedtrain.loss.stream import like, stream
@@ -39,6 +39,6 @@ def direct_sigmoid(
     seen_BC = visible_to_queries(visible(g, p, block, settings.masks, teacher), p, len(g.local_B))
     counted_B = seen_BC.any(dim=1)
     logit_BC = block.scores_PX[one_pair(g, p)] / temperature + bias
-    positive_P = F.logsigmoid(positive_cosines(g, p) / temperature + bias)
+    positive_P = F.logsigmoid(at_columns(block.scores_PX, p.positive_P) / temperature + bias)
     total = -F.logsigmoid(-logit_BC).where(seen_BC, 0.0).sum() - (positive_P * counted_B[p.row_P]).sum()
     return total, counted_B.sum().to(total.dtype)

@@ -29,7 +29,8 @@ Direct = Callable[..., tuple[Tensor, Tensor]]
 def stream(term: Direct, g: Gathered, width: int, *inputs: Tensor) -> tuple[Tensor, Tensor]:
     """`term(g, *inputs)`, in chunks of local queries where their scores, `width` a query, are too many.
 
-    The vectors of `g` and `inputs` get their gradients; whatever else the term holds must need none.
+    The vectors of `g` and `inputs` get their gradients, in one backward pass; whatever else the term holds
+    must need none.
     """
     if len(g.local_B) * width <= STREAM_ABOVE:
         return term(g, *inputs)
@@ -55,15 +56,18 @@ class _Streamed(torch.autograd.Function):
             total, count = total + part, count + part_count
             for gradient_sum, gradient in zip((s for s in sums if s is not None), gradients, strict=True):
                 gradient_sum += gradient
-        ctx.save_for_backward(*sums)
+        ctx.sums = sums
         ctx.mark_non_differentiable(count)
         return total, count
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, factor: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        gradients = (None if s is None else factor * s for s in ctx.saved_tensors)
-        return (None, None, None, *gradients)
+        """The sums, scaled in place and handed over: a copy of them would be the largest thing alive."""
+        if ctx.sums is None:
+            raise RuntimeError("a streamed term is differentiated once; call it again for another backward")
+        sums, ctx.sums = ctx.sums, None
+        return (None, None, None, *(s if s is None else s.mul_(factor) for s in sums))
 
 
 def _differentiate(
