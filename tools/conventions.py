@@ -207,7 +207,7 @@ CONVENTIONS = (
         plain,
     ),
     Convention(
-        "DPR, SimCSE, GradCache's loss, FlagEmbedding, GritLM, KaLM-Embedding",
+        "DPR, SimCSE, GradCache's loss, FlagEmbedding, GritLM, KaLM-Embedding, open_clip by default",
         "gather with gradient in the own slot, mean over all queries",
         all_rows(own_slot),
         plain,
@@ -225,7 +225,7 @@ CONVENTIONS = (
         plain_distilled,
     ),
     Convention(
-        "NeMo Automodel's retrieval recipe by default",
+        "NeMo Automodel's retrieval recipe with distributed in-batch negatives",
         "gather with gradient in the own slot, mean over local queries",
         local_rows(own_slot),
         plain,
