@@ -19,8 +19,8 @@ from embedtrain.batch import Gathered
 
 STREAM_ABOVE = 2**24
 """Scores of local queries and columns; above it they are made chunk by chunk."""
-CHUNK = 2**23
-"""Scores of a chunk: 32 MiB a matrix in float32, and a handful of matrices live at once."""
+CHUNK = 2**22
+"""Scores of a chunk: 16 MiB a matrix in float32, and about a dozen live at once."""
 
 Direct = Callable[..., tuple[Tensor, Tensor]]
 """(gathered, *inputs) -> (sum over the local queries, count)."""
