@@ -1,4 +1,4 @@
-"""InfoNCE gives sentence-transformers' values and gradients, on a real tiny model, in float32.
+"""InfoNCE gives sentence-transformers' values and gradients, on a real tiny model.
 
 `MultipleNegativesRankingLoss` in all directions and partitions, with hardness; its cached version;
 `GISTEmbedLoss` with another model as the guide; `MatryoshkaLoss` around them.
@@ -36,18 +36,21 @@ BLOCK_OF: dict[Direction, str] = {
     "doc_to_doc": "document_document",
     "doc_to_query": "document_query",
 }
+BOUNDS = {torch.float32: (1e-6, 1e-5), torch.float64: (1e-10, 1e-10)}
 Columns = list[dict[str, Tensor]]
 Models = tuple[SentenceTransformer, SentenceTransformer]
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
+@pytest.fixture(scope="module", params=[torch.float32, torch.float64], ids=str)
+def models(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Models:
     """A tiny BERT with mean pooling, and another one, the guide."""
     folders = [
         save_tiny("bert", tmp_path_factory.mktemp(f"bert{seed}"), seed=seed, initializer_range=spread)
         for seed, spread in ((1, 0.15), (2, 0.5))
     ]
-    model, guide = (SentenceTransformer(str(folder), device="cpu").eval() for folder in folders)
+    model, guide = (
+        SentenceTransformer(str(folder), device="cpu").eval().to(request.param) for folder in folders
+    )
     return model, guide
 
 
@@ -79,15 +82,16 @@ def value(g: Gathered, settings: InfoNCE, matryoshka: Matryoshka | None = None) 
 
 
 def assert_parity(model: SentenceTransformer, ours: Tensor, theirs: Tensor) -> None:
-    """Values to 1e-6 relative, gradients to 1e-5."""
+    """Values to 1e-6 relative and gradients to 1e-5 in float32; both to 1e-10 in float64."""
     gradients = []
     for loss in (ours, theirs):
         model.zero_grad()
         loss.backward()
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
     assert theirs.item() > 0.1
-    assert ours.item() == pytest.approx(theirs.item(), rel=1e-6)
-    assert float((gradients[0] - gradients[1]).norm() / gradients[1].norm()) < 1e-5
+    of_values, of_gradients = BOUNDS[gradients[0].dtype]
+    assert ours.item() == pytest.approx(theirs.item(), rel=of_values)
+    assert float((gradients[0] - gradients[1]).norm() / gradients[1].norm()) < of_gradients
 
 
 @pytest.mark.parametrize("num_columns", [2, 3, 5])
@@ -183,18 +187,18 @@ def test_gist_embed_loss(
     columns = tokenized(models[0], num_columns)
     theirs = GISTEmbedLoss(
         *models,
-        temperature=1 / SCALE,
+        temperature=0.1,
         margin_strategy=strategy,
         margin=margin,
         contrast_anchors=anchors,
         contrast_positives=positives,
     )
     g = gathered(models, columns)
-    settings = term(masks=(mask,), query_query=anchors, document_document=positives)
+    settings = term(temperature=0.1, masks=(mask,), query_query=anchors, document_document=positives)
     total, count = infonce(g, settings, {})
     assert 3 < count.item() <= SIZE
     assert_parity(models[0], total / SIZE, theirs(columns, None))
-    unmasked = term(masks=(), query_query=anchors, document_document=positives)
+    unmasked = term(temperature=0.1, masks=(), query_query=anchors, document_document=positives)
     assert infonce(g, unmasked, {})[0].item() > 1.1 * total.item()
 
 
