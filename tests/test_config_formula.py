@@ -151,13 +151,13 @@ def test_terms_of_one_kind_are_told_apart_as_in_the_curve_and_views_are_their_ow
     views = {"dims": [576, 256], "weights": [3, 1], "normalize_weights": True}
     assert objective_formula(Objective.model_validate({"terms": terms, "matryoshka": views})) == (
         """\
-L = 1 · 0_spread + 0.25 · cosent + 0.1 · 2_spread
-  0_spread = mean of cos² over pairs of different queries, documents
+L = 1 · spread + 0.25 · cosent + 0.1 · spread_2
+  spread = mean of cos² over pairs of different queries, documents
     summed over dims {576: 0.75, 256: 0.25}
   cosent = log(1 + Σ exp((s_j - s_i)/τ)), τ = 0.05
     Σ over pairs graded i above j
     summed over dims {64: 1}
-  2_spread = mean of cos² over pairs of different queries, documents
+  spread_2 = mean of cos² over pairs of different queries, documents
     summed over dims {576: 0.75, 256: 0.25}"""
     )
 

@@ -3,6 +3,7 @@
 s is a cosine of the model, s⁺ that of the positive, t a teacher's score, x a vector.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -53,9 +54,13 @@ def objective_formula(objective: Objective) -> str:
 
 
 def term_names(objective: Objective) -> list[str]:
-    """A name for each term, as in the curve: its kind, with its index where several have that kind."""
-    kinds = [term.kind for term in objective.terms]
-    return [kind if kinds.count(kind) == 1 else f"{index}_{kind}" for index, kind in enumerate(kinds)]
+    """A name for each term, as in the curve: infonce, infonce_2 and so on in order of the terms of a kind."""
+    seen: Counter[str] = Counter()
+    names = []
+    for term in objective.terms:
+        seen[term.kind] += 1
+        names.append(term.kind if seen[term.kind] == 1 else f"{term.kind}_{seen[term.kind]}")
+    return names
 
 
 def term_lines(name: str, term: Term, matryoshka: Matryoshka | None) -> list[str]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from embedtrain.batch import Gathered
 from embedtrain.config.denominator import BlockSwitches, Focal
+from embedtrain.config.needs import covers
 from embedtrain.config.objective import Objective
 from embedtrain.config.terms import InfoNCE, Matryoshka, Sigmoid
 from embedtrain.loss.blocks import (
@@ -32,7 +33,7 @@ from embedtrain.loss.infonce import backward_excess, focal_weights, forward_exce
 from embedtrain.loss.learned import Learned, value_of, values
 from embedtrain.loss.masks import guide, visible
 from embedtrain.loss.mixing import own_mixed, shared_mixed
-from embedtrain.loss.objective import Placed, counts_in, place_terms
+from embedtrain.loss.objective import Placed, place_terms
 from embedtrain.loss.stream import like
 from embedtrain.loss.views import views
 
@@ -75,7 +76,7 @@ def contrastive_terms(config: Objective, switches: BlockSwitches, source: str) -
     placed = [
         term
         for term in place_terms(config, switches)
-        if isinstance(term.settings, Contrastive) and counts_in(term.settings, source)
+        if isinstance(term.settings, Contrastive) and covers(term.settings, source)
     ]
     return placed or place_terms(config.model_copy(update={"terms": (DEFAULT,)}), switches)
 

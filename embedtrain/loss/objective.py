@@ -1,6 +1,5 @@
 """objective = sum over terms and views of weight x local sum / mean over processes of the count."""
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -10,6 +9,8 @@ from torch import Tensor
 from embedtrain.batch import Gathered
 from embedtrain.config.denominator import BlockSwitches
 from embedtrain.config.errors import UserError
+from embedtrain.config.formula import term_names
+from embedtrain.config.needs import covers, for_source
 from embedtrain.config.objective import Objective
 from embedtrain.config.terms import Matryoshka, Term
 from embedtrain.loss.embed_distill import embed_distill
@@ -69,7 +70,7 @@ def build_objective(
     processes' counts: each local sum is divided by the mean count. Figures are each term's weighted loss, and
     learned temperatures and biases. `sources` holds the switches of the sources that have their own.
     """
-    everywhere = place_terms(config, BlockSwitches())
+    everywhere = place_terms(config, None)
     of_source = {
         name: place_terms(config, switches) for name, switches in (sources or {}).items() if switches
     }
@@ -77,7 +78,7 @@ def build_objective(
     def objective(
         g: Gathered, mean_count: MeanCount, parameters: Mapping[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        terms = [t for t in of_source.get(g.source, everywhere) if counts_in(t.settings, g.source)]
+        terms = [t for t in of_source.get(g.source, everywhere) if covers(t.settings, g.source)]
         check_batch(g, terms)
         parts = [part for term in terms for part in run_term(term, g, parameters)]
         counts = mean_count(torch.stack([part.count for part in parts]))
@@ -93,24 +94,18 @@ def build_objective(
     return objective
 
 
-def place_terms(config: Objective, switches: BlockSwitches) -> list[Placed]:
-    """The terms with a source's switches: each wins over that of every term that has it."""
-    own = switches.model_dump(exclude_none=True)
-    seen: Counter[str] = Counter()
-    placed = []
-    for index, term in enumerate(config.terms):
-        changes = {name: value for name, value in own.items() if name in type(term).model_fields}
-        place = "objective" if term.matryoshka is None else f"objective.terms[{index}]"
-        seen[term.kind] += 1
-        name = term.kind if seen[term.kind] == 1 else f"{term.kind}_{seen[term.kind]}"
-        settings = term.model_copy(update=changes)
-        placed.append(Placed(index, name, settings, term.matryoshka or config.matryoshka, place))
-    return placed
-
-
-def counts_in(settings: Term, source: str) -> bool:
-    """Whether batches of the source count in the term."""
-    return settings.sources is None or source in settings.sources
+def place_terms(config: Objective, switches: BlockSwitches | None) -> list[Placed]:
+    """The terms in batches of a source, whose switches win over those of every term that has them."""
+    return [
+        Placed(
+            index=index,
+            name=name,
+            settings=for_source(term, switches),
+            matryoshka=term.matryoshka or config.matryoshka,
+            place="objective" if term.matryoshka is None else f"objective.terms[{index}]",
+        )
+        for index, (name, term) in enumerate(zip(term_names(config), config.terms, strict=True))
+    ]
 
 
 def run_term(term: Placed, g: Gathered, parameters: Mapping[str, Tensor]) -> Iterable[Part]:
