@@ -5,6 +5,8 @@ VENV ?= .venv
 # the CPU build where the index has one; TORCH="torch>=2.11" takes the newest
 TORCH ?= torch==2.13.0
 SIZE ?= quickstart
+# another Python, for the parts that need no torch
+LIGHT ?= python3.12
 
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --quiet --quiet --disable-pip-version-check
@@ -14,7 +16,7 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 MANIFEST := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart table test test-all check format install install-dev clean
+.PHONY: help quickstart table test test-all check check-light format install install-dev clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +44,12 @@ check: $(INSTALLED_DEV) ## style, types, layers, spelling, sizes, generated docs
 	@$(PY) tools/check_sizes.py
 	@$(PY) tools/config_docs.py --check
 	@echo "check: all good"
+
+check-light: ## on another Python (LIGHT=python3.12): what needs no torch, and every shipped config
+	@$(LIGHT) -m venv .venv-light
+	@.venv-light/bin/python -m pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt \
+		filelock jinja2 matplotlib numpy packaging pyarrow pydantic pyyaml rich tokenizers typer
+	@PYTHONPATH=. .venv-light/bin/python tools/light_rooms.py
 
 format: $(INSTALLED_DEV) ## put the code in its one style
 	@$(VENV)/bin/ruff check --quiet --fix
