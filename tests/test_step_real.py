@@ -1,31 +1,50 @@
-"""The step on real weights and real text: SmolLM2, its first two layers, float32."""
+"""The step on real weights and real text: SmolLM2, its first two layers, float32; InfoNCE, and every term."""
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from contrastive import Gradients, Tuning, make_batch, make_trainable, relative_error, step_gradients
+from contrastive import (
+    OBJECTIVE,
+    Gradients,
+    Tuning,
+    add_learned,
+    make_batch,
+    make_trainable,
+    relative_error,
+    step_gradients,
+)
 from processes import run_on
 
 from embedtrain.config.schema import Base, EncoderConfig, TextFormat
 from embedtrain.data.rows import Row, read_rows
 from embedtrain.dist import current
+from embedtrain.loss.objective import build_objective
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.load import load_encoder
+from tools.parity_cases import OBJECTIVES, scored, teach
 
 pytestmark = pytest.mark.slow
 ROWS = Path(__file__).parents[1] / "rows" / "pydoc" / "train.parquet"
 PLAIN = 10**6
+SETTINGS = {"infonce": OBJECTIVE, "everything": OBJECTIVES["everything"]}
 
 
 def real_rows() -> list[Row]:
-    """Twelve rows of Python's documentation; the next rows' answers, 0 to 3, are hard negatives."""
+    """Twelve rows of Python's documentation; the next rows' answers, 0 to 3, are hard negatives.
+
+    All but the first three have a label or none, a grade and teacher scores, which are drawn.
+    """
     rows = read_rows(ROWS)[:: len(read_rows(ROWS)) // 12][:12]
     answers = [row.positives[0] for row in rows]
-    return [
-        Row(row.query, row.positives, tuple(answers[(i + j + 1) % 12] for j in range(i % 4)))
-        for i, row in enumerate(rows)
-    ]
+    rng = np.random.default_rng(3)
+    full = []
+    for i, row in enumerate(rows):
+        negatives = tuple(answers[(i + j + 1) % 12] for j in range(i % 4))
+        row = Row(row.query, row.positives, negatives, label=("red", "green", None)[i % 3])
+        full.append(row if i < 3 else scored(row, float(i % 3), rng))
+    return full
 
 
 def real_encoder(tuning: Tuning, dropout: float = 0.0) -> Encoder:
@@ -35,23 +54,29 @@ def real_encoder(tuning: Tuning, dropout: float = 0.0) -> Encoder:
     return encoder.train()
 
 
-def real_gradients(tuning: Tuning, chunk_tokens: int, rows: list[Row]) -> tuple[float, Gradients]:
+def real_gradients(
+    tuning: Tuning, chunk_tokens: int, rows: list[Row], settings: str
+) -> tuple[float, Gradients]:
     """From this process's share of the rows; the large gradient of the token embeddings is left out."""
     here, encoder = current(), real_encoder(tuning)
-    batch = make_batch(encoder, rows, here.rank, here.world)
-    loss, gradients = step_gradients(encoder, batch, chunk_tokens=chunk_tokens)
+    add_learned(encoder, SETTINGS[settings], teach)
+    batch = make_batch(encoder, rows, here.rank, here.world, teach)
+    loss, gradients = step_gradients(
+        encoder, batch, chunk_tokens=chunk_tokens, objective=build_objective(SETTINGS[settings])
+    )
     return loss, {name: gradient for name, gradient in gradients.items() if "embed_tokens" not in name}
 
 
+@pytest.mark.parametrize("settings", SETTINGS)
 @pytest.mark.parametrize("tuning", ["lora", "full"])
-def test_cached_is_plain_and_two_processes_are_one(tuning: Tuning) -> None:
+def test_cached_is_plain_and_two_processes_are_one(tuning: Tuning, settings: str) -> None:
     rows = real_rows()
     assert {len(row.negatives) for row in rows} == {0, 1, 2, 3}
-    loss, gradients = real_gradients(tuning, PLAIN, rows)
-    cached_loss, cached = real_gradients(tuning, 128, rows)
+    loss, gradients = real_gradients(tuning, PLAIN, rows, settings)
+    cached_loss, cached = real_gradients(tuning, 128, rows, settings)
     assert cached_loss == pytest.approx(loss, rel=1e-5)
     assert relative_error(cached, gradients) < 1e-5
-    for loss_of_two, gradients_of_two in run_on(2, real_gradients, tuning, 128, rows):
+    for loss_of_two, gradients_of_two in run_on(2, real_gradients, tuning, 128, rows, settings):
         assert loss_of_two == pytest.approx(loss, rel=1e-5)
         assert relative_error(gradients_of_two, gradients) < 1e-5
 
