@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -148,6 +149,15 @@ def test_evaluate_measures_any_folder(runs: Path, tmp_path: Path) -> None:
     assert [r["seconds"] for r in kept] == [12345.0], "a finished cell is kept, not measured again"
 
 
+@pytest.fixture
+def heard_interrupts() -> Iterator[None]:
+    """Commands hear Ctrl-C, where a shell started the tests in the background and made them deaf to it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard_interrupts")
 def test_ctrl_c_stops_a_report_and_the_next_run_goes_on_from_its_finished_cells(
     runs: Path, tmp_path: Path
 ) -> None:
