@@ -10,13 +10,12 @@ from tokenizers import Tokenizer
 
 from embedtrain.batch import ContrastiveBatch, TeacherVectors, TokenBatch
 from embedtrain.config.errors import UserError
+from embedtrain.config.needs import SCORES
 from embedtrain.config.schema import Source, TextFormat
 from embedtrain.data.rows import Row, text_key
 from embedtrain.model.tokens import tokenize
 from embedtrain.text import Formatted, format_document, format_query
 
-SCORES = "scores"
-"""The name of the rows' own teacher scores."""
 TeacherLookup = Callable[[Sequence[str], Literal["query", "document"]], np.ndarray]
 """A teacher's float32 vectors (N, K) of a source's raw texts; (0, K) of none."""
 

@@ -14,7 +14,7 @@ from embedtrain.config.faults import Location
 from embedtrain.config.terms import AnyTerm, EmbedDistill, InfoNCE, Sigmoid, SoftLabels, Term
 
 VECTORS, SCORES = "vectors", "scores"
-"""What `teacher` of a term may name beside a column: the stage's teacher's vectors, the rows' own scores."""
+"""What `teacher` of a term may name: the vectors of the stage's teacher, or the rows' own scores."""
 Contrast = InfoNCE | Sigmoid
 AnyKind = TypeVar("AnyKind", bound=AnyTerm)
 

@@ -112,20 +112,23 @@ class SoftLabels(AnyTerm):
     )
 
 
-class DistillKL(SoftLabels):
+class Distributions(SoftLabels):
+    """What terms that compare the softmax of teacher and student have."""
+
+    teacher_temperature: Positive = Field(1.0, description="teacher scores are divided by it")
+    student_temperature: Temperature = Field(0.02, description="cosines are divided by it")
+
+
+class DistillKL(Distributions):
     """KL(softmax(t / teacher_temperature) || softmax(s / student_temperature)); no tau^2 factor."""
 
     kind: Literal["distill_kl"]
-    teacher_temperature: Positive = Field(1.0, description="teacher scores are divided by it")
-    student_temperature: Temperature = Field(0.02, description="cosines are divided by it")
 
 
-class DistillCE(SoftLabels):
+class DistillCE(Distributions):
     """Cross-entropy of softmax(s / student_temperature) under softmax(t / teacher_temperature)."""
 
     kind: Literal["distill_ce"]
-    teacher_temperature: Positive = Field(1.0, description="teacher scores are divided by it")
-    student_temperature: Temperature = Field(0.02, description="cosines are divided by it")
 
 
 class MarginMSE(SoftLabels):

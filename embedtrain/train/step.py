@@ -8,7 +8,7 @@ encoded once.
 Dimensions: T texts (queries, then documents), L tokens, B local queries, A all queries, C candidates, D dims.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +17,11 @@ from torch import Tensor
 
 from embedtrain.batch import ContrastiveBatch, Gathered, TeacherVectors, TokenBatch, join
 from embedtrain.dist import gather_fields, gather_vectors, mean_over_processes
+from embedtrain.loss.diagnostics import Diagnose
 from embedtrain.loss.objective import ObjectiveFunction
 from embedtrain.model.encoder import Encoder
 
 Gather = Callable[[ContrastiveBatch, Tensor, Tensor], Gathered]
-Diagnose = Callable[[Gathered, Mapping[str, Tensor]], dict[str, Tensor]]
-"""Figures of the gathered batch under the raw learned parameters; called without gradient."""
 OF_QUERIES = ("query_index", "query_key", "label", "graded_score")
 OF_CANDIDATES = ("owner_C", "is_positive_C", "document_key_C", "label_C")
 
