@@ -6,16 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from contrastive import OBJECTIVE, make_batch, words
+from contrastive import OBJECTIVE, make_batch, make_trainable, words
 from tiny_models import TEXTS, save_tiny
 
 from embedtrain.config.schema import Base, EncoderConfig, TextFormat
-from embedtrain.config.stages import Lora
 from embedtrain.data.rows import Row
 from embedtrain.loss.objective import build_objective
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.load import load_encoder
-from embedtrain.model.lora import add_lora
 from embedtrain.train.step import train_step
 
 pytestmark = pytest.mark.gpu
@@ -42,12 +40,7 @@ def load(folder: Path, device: str, precision: str = "float32", **config: str) -
 
 def adapt(encoder: Encoder, dropout: float = 0.0) -> Encoder:
     """Adapters with a B that is random and not zero, in training."""
-    add_lora(encoder, Lora(rank=4, alpha=8, dropout=dropout), seed=5)
-    generator = torch.Generator().manual_seed(11)
-    for name, parameter in encoder.trainable():
-        if "lora_B" in name:
-            with torch.no_grad():
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    make_trainable(encoder, "lora", dropout)
     return encoder.train()
 
 
