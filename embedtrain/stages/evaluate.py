@@ -16,7 +16,7 @@ from embedtrain.evaluation.groups import terminal_tables
 from embedtrain.evaluation.measure import Remembering, bm25_result, measure
 from embedtrain.evaluation.neighbours import embedding_map, nearest_examples
 from embedtrain.evaluation.readers import find_tasks
-from embedtrain.evaluation.report import read_curve, report_json, report_page
+from embedtrain.evaluation.report import FORMAT, read_curve, report_json, report_page
 from embedtrain.evaluation.results import Result, keep_result
 from embedtrain.evaluation.tasks import Retrieval, Task, cut_tasks
 from embedtrain.model.st import Embedder, find_folder, open_sentence_transformer
@@ -129,8 +129,8 @@ def open_model(name: str, path: str, device: str) -> Embedder:
 
 
 def cell_name(model: str, weights: str, task: Task) -> str:
-    """The file of one cell of a table: another model, task or embedtrain has another."""
-    identity = hash_json([__version__, model, weights, task.kind, asdict(task)])
+    """The file of one cell of a table: another model, task, version or format of results has another."""
+    identity = hash_json([__version__, FORMAT, model, weights, task.kind, asdict(task)])
     return f"{task.name}-{identity[:16]}.json"
 
 
