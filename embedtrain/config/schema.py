@@ -4,9 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from embedtrain.config.denominator import BlockSwitches
+from embedtrain.config.sources import Source
 from embedtrain.config.stages import AnyStage
-from embedtrain.config.types import RUN_NAME, SHA256, AtLeastOne, Bool, Count, NotNegative, Str, Strict, Text
+from embedtrain.config.types import RUN_NAME, SHA256, AtLeastOne, Bool, Count, Str, Strict
 
 
 class Base(Strict):
@@ -58,20 +58,6 @@ class TextFormat(Strict):
     max_document_tokens: AtLeastOne = Field(
         256, description="a document is cut to so many tokens, all included"
     )
-
-
-class Source(Strict):
-    """Rows of one kind, from one file."""
-
-    rows: Str = Field(description="canonical rows: .parquet, .jsonl, .jsonl.gz")
-    weight: NotNegative = Field(1.0, description="share of the batches; 0 leaves the source out")
-    instruction: Text = Field("", description="fills {instruction}; a row's own instruction wins")
-    symmetric: Bool = Field(False, description="documents are formatted as queries too (STS, paraphrase)")
-    blocks: BlockSwitches | None = Field(
-        None, description="this source's own switches of what counts as a negative; each wins over a term's"
-    )
-    max_query_tokens: AtLeastOne | None = Field(None, description="overrides the text section")
-    max_document_tokens: AtLeastOne | None = Field(None, description="overrides the text section")
 
 
 SourceName = Annotated[Str, Field(pattern=RUN_NAME)]

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from embedtrain.config.objective import Objective
+from embedtrain.config.sources import Mixture
 from embedtrain.config.types import (
     LINK_NAME,
     SHA256,
@@ -74,7 +75,7 @@ class Train(Stage):
     kind: Literal["train"]
     from_: Str = Field("base", alias="from", description="`base` or an earlier train or soup stage")
     rows: Str | None = Field(
-        None, description="an earlier select stage; absent means the sources as they are"
+        None, description="an earlier filter or select stage; absent means the sources as they are"
     )
     sources: tuple[Str, ...] | None = Field(
         None, description="names of the sources to use; absent means all that have a weight"
@@ -91,7 +92,11 @@ class Train(Stage):
     num_negatives: Count = Field(
         0, description="hard negatives a row, drawn from those stored by (seed, step, row)"
     )
-    steps: AtLeastOne = Field(description="optimizer steps")
+    mixture: Mixture = Field(default_factory=Mixture, description="which rows meet in a batch")
+    steps: AtLeastOne | None = Field(None, description="optimizer steps; or give epochs")
+    epochs: Positive | None = Field(
+        None, description="passes over as many rows as the sources have together; or give steps"
+    )
     lr: Positive = Field(description="peak learning rate")
     schedule: Schedule = Field(default_factory=Schedule, description="learning rate over the steps")
     weight_decay: NotNegative = Field(0.0, description="AdamW's decoupled weight decay")
@@ -107,6 +112,13 @@ class Train(Stage):
     seed: Count | None = Field(None, description="overrides the run's seed for this stage")
 
     @model_validator(mode="after")
+    def _steps_or_epochs(self) -> "Train":
+        if (self.steps is None) == (self.epochs is None):
+            given = "both steps and epochs are" if self.steps else "neither steps nor epochs is"
+            raise ValueError(f"{given} given; expected one of them")
+        return self
+
+    @model_validator(mode="after")
     def _lora_only_with_lora(self) -> "Train":
         if self.tuning == "full" and "lora" in self.model_fields_set:
             raise ValueError("tuning is 'full' but a lora section is given; remove one of them")
@@ -118,11 +130,45 @@ class Train(Stage):
         return written if self.tuning == "lora" else {k: v for k, v in written.items() if k != "lora"}
 
 
+class Filter(Stage):
+    """Rows without what an audit finds wrong; each rule counts what it removes."""
+
+    kind: Literal["filter"]
+    sources: tuple[Str, ...] | None = Field(
+        None, description="names of the sources to filter; absent means all that have a weight"
+    )
+    exact_duplicates: Bool = Field(
+        True, description="drop rows whose query and positives all came before, in any case and white space"
+    )
+    near_duplicates: Annotated[Float, Field(gt=0, lt=1)] | None = Field(
+        None, description="drop rows whose texts overlap an earlier row's by so much (Jaccard, MinHash)"
+    )
+    query_is_positive: Bool = Field(True, description="drop rows whose query is one of its positives")
+    false_negatives: Bool = Field(
+        True, description="drop negatives that this or another row of the query calls a positive"
+    )
+    control_characters: Bool = Field(True, description="drop rows with control or replacement characters")
+    languages: tuple[Str, ...] | None = Field(
+        None, description="keep rows in these languages (ISO 639-1); absent means any"
+    )
+    min_query_words: Count = Field(0, description="drop rows with a shorter query")
+    min_positive_words: Count = Field(0, description="drop positives that are shorter")
+    test_data: tuple[Str, ...] = Field(
+        (), description="evaluation data that no row may share an n-gram with: folders or files"
+    )
+    ngram_words: AtLeastOne = Field(
+        10, description="words of such an n-gram; a test text with fewer counts as a whole"
+    )
+
+
 class Mine(Stage):
     """Exact nearest documents of every query, by an earlier stage's model."""
 
     kind: Literal["mine"]
     from_: Str = Field(alias="from", description="`base` or an earlier train or soup stage")
+    rows: Str | None = Field(
+        None, description="an earlier filter stage; absent means the sources as they are"
+    )
     sources: tuple[Str, ...] | None = Field(
         None, description="names of the sources to mine; absent means all that have a weight"
     )
@@ -225,6 +271,10 @@ class Export(Stage):
     max_tokens: AtLeastOne | None = Field(
         None, description="length limit of the folder; absent means the longer side's limit in training"
     )
+    few_shot_examples: dict[Str, AtLeastOne] = Field(
+        default_factory=dict,
+        description="by source, how many fixed examples its prompt `<source>_<n>_shot` holds",
+    )
     num_parity_texts: AtLeastOne = Field(256, description="texts encoded again to prove the export")
     link: Annotated[Str, Field(pattern=LINK_NAME)] | None = Field(
         None, description="name of a link in the run's folder to this export, for example model"
@@ -260,6 +310,6 @@ class Evaluate(Stage):
 
 
 AnyStage = Annotated[
-    Train | Mine | Score | Select | Distil | Soup | Export | Evaluate, Field(discriminator="kind")
+    Train | Filter | Mine | Score | Select | Distil | Soup | Export | Evaluate, Field(discriminator="kind")
 ]
 NOT_BUILT = ("score", "distil")
