@@ -11,6 +11,11 @@ DONE = "done.json"
 BLOCK = 1 << 20
 
 
+def cache_folder(kind: str) -> Path:
+    """Where models, rows and tokens are kept that are made once: `$EMBEDTRAIN_CACHE`, or below the home."""
+    return Path(os.environ.get("EMBEDTRAIN_CACHE") or Path.home() / ".cache" / "embedtrain") / kind
+
+
 def write_atomic(path: Path | str, content: str | bytes) -> Path:
     """Write aside, flush to the disk, rename: a reader sees the old file or the new one, never half of it."""
     path = Path(path)

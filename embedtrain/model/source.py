@@ -1,6 +1,5 @@
 """From what a run file names as a model to a local folder that holds it."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from embedtrain.artifacts import hash_bytes, hash_file, read_json, write_json
+from embedtrain.artifacts import cache_folder, hash_bytes, hash_file, read_json, write_json
 from embedtrain.config.errors import UserError
 from embedtrain.model.gguf import convert_gguf
 
@@ -30,11 +29,6 @@ class ModelFolder:
     path: Path
     origin: str
     revision: str | None = None
-
-
-def cache_folder() -> Path:
-    """Where packages and GGUF files are unpacked, once."""
-    return Path(os.environ.get("EMBEDTRAIN_CACHE") or Path.home() / ".cache" / "embedtrain") / "models"
 
 
 def resolve_model(model: str, *, revision: str | None = None, sha256: str | None = None) -> ModelFolder:
@@ -106,7 +100,7 @@ def unpack_gguf(path: Path, sha256: str | None) -> Path:
 
 def fill_cache(name: str, model: str, sha256: str | None, fill: Callable[[Path], str]) -> Path:
     """`<cache>/name`, made by `fill` if it is not there: under a lock, aside, then renamed."""
-    folder = cache_folder() / name
+    folder = cache_folder("models") / name
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(str(folder) + ".lock"):
         if not (folder / MARKER).is_file():
