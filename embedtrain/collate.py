@@ -11,10 +11,11 @@ from tokenizers import Tokenizer
 from embedtrain.batch import ContrastiveBatch, TeacherVectors, TokenBatch
 from embedtrain.config.errors import UserError
 from embedtrain.config.needs import SCORES
-from embedtrain.config.schema import Source, TextFormat
+from embedtrain.config.schema import TextFormat
+from embedtrain.config.sources import Source
 from embedtrain.data.rows import Row, text_key
 from embedtrain.model.tokens import tokenize
-from embedtrain.text import Formatted, format_document, format_query
+from embedtrain.text import Formatted, format_document, format_query, source_text
 
 TeacherLookup = Callable[[Sequence[str], Literal["query", "document"]], np.ndarray]
 """A teacher's float32 vectors (N, K) of a source's raw texts; (0, K) of none."""
@@ -122,12 +123,12 @@ def hash_seed(*numbers: int) -> int:
 
 
 def _query(row: Row, how: Collation) -> Formatted:
-    return format_query(how.fmt, row.query, how.instruction(row))
+    return format_query(source_text(how.fmt, how.source), row.query, how.instruction(row))
 
 
 def _document(candidate: Candidate, how: Collation) -> Formatted:
-    instruction = how.instruction(candidate.row)
-    return format_document(how.fmt, candidate.text, instruction, how.source.symmetric)
+    text = source_text(how.fmt, how.source, how.seed)
+    return format_document(text, candidate.text, text_key(candidate.text), how.instruction(candidate.row))
 
 
 def _teacher_vectors(

@@ -1,13 +1,30 @@
-"""An instruction and a text into the exact string the model sees."""
+"""An instruction, examples and a text into the exact string the model sees.
+
+No template holds an end token: the tokenizer adds its special tokens around the string, after truncation, so
+that a cut text keeps them (`encoder.append_eos`).
+"""
 
 import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from embedtrain.config.errors import UserError
+import numpy as np
+
+from embedtrain.config.errors import UserError, shorten
 from embedtrain.config.schema import TextFormat
+from embedtrain.config.sources import FewShot, Source
 
 PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)\}")
-KNOWN = ("instruction", "text")
+TEMPLATES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "query": (("text",), ("instruction",)),
+    "document": (("text",), ("instruction",)),
+    "few_shot_query": (("examples", "text"), ("instruction",)),
+    "shared_query": (("text",), ("examples", "instruction")),
+    "example": (("query", "response"), ("instruction",)),
+}
+"""By kind of template: what it holds once, and what it may hold once."""
+EXAMPLES_STREAM = 1  # draws of examples share no stream with other draws of (seed, step, row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,55 +35,213 @@ class Formatted:
     instruction_chars: int
 
 
-def prefix(template: str, instruction: str = "") -> str:
+@dataclass(frozen=True, slots=True)
+class SourceText:
+    """How the texts of one source are written, and to how many tokens they are cut, special ones included.
+
+    `seed` and a document's key decide whether it is written as a query, where only a share is.
+    """
+
+    query: str
+    document: str
+    max_query_tokens: int
+    max_document_tokens: int
+    instruction: str = ""
+    symmetric: bool = False
+    instructed_documents_fraction: float = 0.0
+    few_shot: FewShot | None = None
+    seed: int = 0
+
+
+class ExampleRow(Protocol):
+    """What an in-context example is made of."""
+
+    @property
+    def query(self) -> str:
+        """What is asked."""
+
+    @property
+    def positives(self) -> Sequence[str]:
+        """What answers it; the first is shown."""
+
+    @property
+    def label(self) -> str | None:
+        """Its class, which answers where `few_shot.response` is label."""
+
+    @property
+    def instruction(self) -> str | None:
+        """The row's own instruction, which wins over the source's."""
+
+
+def source_text(fmt: TextFormat, source: Source | None = None, seed: int = 0) -> SourceText:
+    """The source's own way of writing, completed by `fmt`; without a source, `fmt` alone.
+
+    `seed` is the run's, not a stage's: every stage then writes a document the same way.
+    """
+    if source is None:
+        return SourceText(fmt.query, fmt.document, fmt.max_query_tokens, fmt.max_document_tokens)
+    max_query_tokens = source.max_query_tokens or fmt.max_query_tokens
+    max_document_tokens = source.max_document_tokens or fmt.max_document_tokens
+    return SourceText(
+        query=fmt.query if source.query is None else source.query,
+        document=fmt.document if source.document is None else source.document,
+        max_query_tokens=max_query_tokens,
+        max_document_tokens=max_query_tokens if source.symmetric else max_document_tokens,
+        instruction=source.instruction,
+        symmetric=source.symmetric,
+        instructed_documents_fraction=source.instructed_documents_fraction,
+        few_shot=source.few_shot,
+        seed=seed,
+    )
+
+
+def prefix(template: str, instruction: str = "", examples: str = "") -> str:
     """What the template puts before the text."""
-    return template.partition("{text}")[0].replace("{instruction}", instruction)
+    return _fill(template.partition("{text}")[0], instruction=instruction, examples=examples)
 
 
 def suffix(template: str, instruction: str = "") -> str:
     """What the template puts after the text."""
-    return template.partition("{text}")[2].replace("{instruction}", instruction)
+    return _fill(template.partition("{text}")[2], instruction=instruction)
 
 
-def format_query(fmt: TextFormat, text: str, instruction: str = "") -> Formatted:
-    """A query as the model sees it."""
-    return _fill(fmt.query, text, instruction)
+def format_query(how: SourceText, text: str, instruction: str | None = None, examples: str = "") -> Formatted:
+    """A query as the model sees it. The source's instruction stands where None is given."""
+    return _format(how.query, text, how.instruction if instruction is None else instruction, examples)
 
 
-def format_document(fmt: TextFormat, text: str, instruction: str = "", symmetric: bool = False) -> Formatted:
-    """A document as the model sees it; as a query where the source is symmetric."""
-    return _fill(fmt.query if symmetric else fmt.document, text, instruction)
+def format_document(how: SourceText, text: str, key: int, instruction: str | None = None) -> Formatted:
+    """A document as the model sees it: as a query, but never with examples, where `written_as_query` says so.
+
+    `key` is the text's key. Training sets of in-context embedders leave documents without examples too.
+    """
+    template = how.query if written_as_query(how, key) else how.document
+    return _format(template, text, how.instruction if instruction is None else instruction)
 
 
-def validate_template(template: str, *, instruction: str = "", pool_instruction: bool = True) -> None:
-    """Raise UserError where the template cannot be filled, or its prefix cannot leave the pool.
+def written_as_query(how: SourceText, key: int) -> bool:
+    """Whether the document of this key is written by the query template."""
+    if how.symmetric or not how.instructed_documents_fraction:
+        return how.symmetric
+    return bool(written_as_queries(how, np.array([key]))[0])
+
+
+def written_as_queries(how: SourceText, keys_N: np.ndarray) -> np.ndarray:
+    """The same for many int64 keys, bool (N,): all of a symmetric source, else a share by seed and key."""
+    if how.symmetric:
+        return np.ones(len(keys_N), dtype=bool)
+    mixed = _mix(_mix(np.array([how.seed % 2**64], np.uint64)) ^ keys_N.astype(np.int64).view(np.uint64))
+    return (mixed >> np.uint64(11)) * 2.0**-53 < how.instructed_documents_fraction
+
+
+def draw_examples(seed: int, step: int, row_id: int, num_rows: int, few_shot: FewShot) -> list[int]:
+    """Numbers of distinct rows, never `row_id`, that stand as examples before this row's query.
+
+    How many is drawn evenly from the source's fewest to its most; fewer where it has fewer other rows.
+    """
+    generator = np.random.default_rng([seed, step, row_id, EXAMPLES_STREAM])
+    number = int(generator.integers(few_shot.min_examples, few_shot.max_examples, endpoint=True))
+    others = generator.choice(num_rows - 1, min(number, num_rows - 1), replace=False)
+    return [int(other) + (other >= row_id) for other in others]
+
+
+def fixed_examples(seed: int, num_rows: int, number: int) -> list[int]:
+    """Numbers of the distinct rows that an exported prompt shows; all of them where there are fewer."""
+    generator = np.random.default_rng([seed, EXAMPLES_STREAM])
+    return [int(row) for row in generator.choice(num_rows, min(number, num_rows), replace=False)]
+
+
+def write_examples(
+    rows: Sequence[ExampleRow],
+    how: SourceText,
+    cut: Callable[[str, int], str],
+    fits: Callable[[str], bool],
+) -> str:
+    """The longest beginning of the rows' examples that `fits`, each followed by the separator.
+
+    `cut(text, max_tokens)` shortens a query or a response. Raises UserError where a row has no label and
+    labels are to answer.
+    """
+    if how.few_shot is None:
+        return ""
+    written = [write_example(row, how, how.few_shot, cut) for row in rows]
+    beginnings = ("".join(written[:number]) for number in range(len(written), 0, -1))
+    return next((examples for examples in beginnings if fits(examples)), "")
+
+
+def write_example(row: ExampleRow, how: SourceText, few_shot: FewShot, cut: Callable[[str, int], str]) -> str:
+    """One example and the separator after it."""
+    response = row.positives[0] if few_shot.response == "positive" else row.label
+    if response is None:
+        raise UserError(
+            f"few_shot.response is 'label', and the row of query {shorten(row.query)} has no label"
+        )
+    return (
+        _fill(
+            few_shot.example,
+            instruction=how.instruction if row.instruction is None else row.instruction,
+            query=cut(row.query, few_shot.max_query_tokens),
+            response=cut(response, few_shot.max_response_tokens),
+        )
+        + few_shot.separator
+    )
+
+
+def validate_template(
+    template: str, kind: str = "query", *, instruction: str = "", pool_instruction: bool = True
+) -> None:
+    """Raise UserError where a template of this kind cannot be filled, or its prefix cannot leave the pool.
 
     A space at the end of a prefix becomes one token with the first word of the text, so the two cannot be
     told apart in the pool: sentence-transformers would drop that word.
     """
-    found = PLACEHOLDER.findall(template)
-    unknown = [name for name in found if name not in KNOWN]
-    if unknown:
-        raise UserError(
-            f"template {template!r}: unknown placeholder {{{unknown[0]}}}; "
-            "known are {instruction} and {text}"
-        )
-    if found.count("text") != 1:
-        raise UserError(
-            f"template {template!r}: holds {{text}} {found.count('text')} times, must hold it once"
-        )
-    if found.count("instruction") > 1:
-        raise UserError(
-            f"template {template!r}: holds {{instruction}} {found.count('instruction')} times, at most once"
-        )
+    needed, allowed = TEMPLATES[kind]
+    _check_placeholders(template, needed, allowed)
+    before, text, _ = template.partition("{text}")
+    if "examples" in PLACEHOLDER.findall(template) and "{examples}" not in before:
+        raise UserError(f"template {template!r}: {{examples}} stands after {{text}}; put it in front")
     before = prefix(template, instruction)
-    if not pool_instruction and before.endswith((" ", "\t")):
+    if text and not pool_instruction and before.endswith((" ", "\t")):
         raise UserError(
             f"template {template!r}: what stands before the text, {before!r}, ends in a space and is to "
             "leave the pool (encoder.pool_instruction is false); end it in a line break or a colon"
         )
 
 
-def _fill(template: str, text: str, instruction: str) -> Formatted:
-    before = prefix(template, instruction)
+def _check_placeholders(template: str, needed: Sequence[str], allowed: Sequence[str]) -> None:
+    """Raise UserError for a placeholder that is unknown, missing or there too often."""
+    found = PLACEHOLDER.findall(template)
+    *first, last = sorted([*needed, *allowed])
+    for name in found:
+        if name not in needed and name not in allowed:
+            known = ", ".join(f"{{{one}}}" for one in first) + f" and {{{last}}}"
+            hint = "; {examples} is filled only where the source has few_shot" * (name == "examples")
+            raise UserError(f"template {template!r}: unknown placeholder {{{name}}}; known are {known}{hint}")
+    for name in needed:
+        if found.count(name) != 1:
+            raise UserError(
+                f"template {template!r}: holds {{{name}}} {found.count(name)} times, must hold it once"
+            )
+    for name in allowed:
+        if found.count(name) > 1:
+            raise UserError(
+                f"template {template!r}: holds {{{name}}} {found.count(name)} times, at most once"
+            )
+
+
+def _format(template: str, text: str, instruction: str, examples: str = "") -> Formatted:
+    before = prefix(template, instruction, examples)
     return Formatted(before + text + suffix(template, instruction), len(before))
+
+
+def _fill(template: str, **values: str) -> str:
+    """The template with its placeholders filled; braces in the values are left as they are."""
+    return PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), template)
+
+
+def _mix(values_N: np.ndarray) -> np.ndarray:
+    """SplitMix64's finaliser (Steele, Lea and Flood, 2014): every input bit moves every output bit."""
+    values_N = values_N + np.uint64(0x9E3779B97F4A7C15)
+    values_N = (values_N ^ (values_N >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values_N = (values_N ^ (values_N >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values_N ^ (values_N >> np.uint64(31))

@@ -25,7 +25,7 @@ from embedtrain.model.pooling import pool
 from embedtrain.model.tokens import tokenize
 from embedtrain.show.progress import Bar
 from embedtrain.show.progress import progress as show_progress
-from embedtrain.text import Formatted, format_document, format_query
+from embedtrain.text import Formatted, format_document, format_query, source_text
 
 Side = Literal["query", "document"]
 
@@ -175,8 +175,10 @@ class Encoder(nn.Module):
 
     def format(self, texts: Sequence[str], side: Side, instruction: str = "") -> list[Formatted]:
         """The exact strings the model sees."""
-        formatter = {"query": format_query, "document": format_document}[side]
-        return [formatter(self.spec.text, text, instruction) for text in texts]
+        how = source_text(self.spec.text)
+        if side == "query":
+            return [format_query(how, text, instruction) for text in texts]
+        return [format_document(how, text, 0, instruction) for text in texts]
 
     def tokenize(self, formatted: Sequence[Formatted], max_tokens: int) -> TokenBatch:
         """Tokens of formatted texts, on the CPU."""
