@@ -3,14 +3,16 @@
 import re
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import fetch
-from clusters import cluster, features, overlap
-from output import Card, clip, tidy, write_jsonl, write_set
-
+from data_recipes import fetch
+from data_recipes.clusters import cluster, features, overlap
+from data_recipes.output import Card, clip, tidy, write_jsonl, write_set
+from data_recipes.registry import Recipe
 from embedtrain.data.rows import Row
+
+RECIPES = (Recipe(name="bible", task="paraphrase", licence="public domain", overlap="BibleNLPBitextMining"),)
 
 MODULES = {"sword-text-kjv": "engKJV2006eb", "sword-text-web": "engWEB2015eb"}
 HIDDEN = re.compile(r"<(note|title|rdg)\b[^>]*?(?<!/)>.*?</\1>", re.DOTALL)
@@ -51,9 +53,9 @@ def plain(entry: str) -> str:
     return tidy(re.sub(r"<[^>]+>", "", text).replace("¶", ""))
 
 
-def main() -> None:
+def main(arguments: Sequence[str]) -> None:
     """Write rows/bible and the pairs of rows/tests/bible."""
-    args = fetch.read_arguments(__doc__, "rows/bible", rows=4000, test=400)
+    args = fetch.read_arguments(arguments, __doc__, "rows/bible", rows=4000, test=400)
     folders = {name: fetch.fetch_deb(name, args.raw) for name in MODULES}
     stems = [folders[n] / "usr/share/sword/modules/texts/ztext" / m / "nt" for n, m in MODULES.items()]
     kjv, web = map(read_verses, stems)
@@ -65,6 +67,7 @@ def main() -> None:
     train, test = split_chapters(clusters, order, args.test)
     rows = [Row(clip(a), (clip(b),), label=key[0].partition(".")[0]) for key, a, b in pairs]
     card = Card(
+        recipe=__name__,
         title="New Testament: King James Version and World English Bible",
         origins=[fetch.origin(folder) for folder in folders.values()],
         licence="Public domain, see LICENSE.",
@@ -90,7 +93,3 @@ def split_chapters(clusters: list[int], order: list[bytes], num_test: int) -> tu
             held_out |= group
     everything = sorted(range(len(clusters)), key=order.__getitem__)
     return [n for n in everything if n not in held_out], [n for n in everything if n in held_out]
-
-
-if __name__ == "__main__":
-    main()

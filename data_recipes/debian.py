@@ -1,14 +1,17 @@
 """Debian package descriptions: the short description asks, the first telling paragraph answers."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
-import fetch
-from clusters import cluster, drop_duplicates, split
-from output import Card, clip, tidy, write_retrieval, write_set
-
+from data_recipes import fetch
+from data_recipes.clusters import cluster, drop_duplicates, split
+from data_recipes.output import Card, clip, tidy, write_retrieval, write_set
+from data_recipes.registry import Recipe
 from embedtrain.artifacts import hash_file
 from embedtrain.data.rows import Row
+
+RECIPES = (Recipe(name="debian", task="retrieval", licence="per package, DFSG-free", overlap="none known"),)
 
 SKIPPED_SECTIONS = {"oldlibs", "debug", "localization", "metapackages", "translations", "kernel"}
 SIBLING = re.compile(r"-(prof$|dbg|dbgsym|dev|doc|data|common|l10n|examples|tests?|static)$")
@@ -76,9 +79,9 @@ def read_rows(lists: Path) -> list[tuple[Row, str]]:
     return sorted(found, key=lambda pair: fetch.order_key(pair[0].query + pair[0].positives[0]))
 
 
-def main() -> None:
+def main(arguments: Sequence[str]) -> None:
     """Write rows/debian and the test folder rows/tests/debian."""
-    args = fetch.read_arguments(__doc__, "rows/debian", rows=16000, test=1600)
+    args = fetch.read_arguments(arguments, __doc__, "rows/debian", rows=16000, test=1600)
     lists = fetch.fetch_lists(args.raw)
     pairs = read_rows(lists)
     fetch.say(f"{len(pairs)} packages with a telling description")
@@ -91,6 +94,7 @@ def main() -> None:
     rows = [row for row, _ in pairs]
     raw = sorted([*lists.glob("*bookworm_main*Packages*"), *lists.glob("*bookworm_main*Translation-en*")])
     card = Card(
+        recipe=__name__,
         title="Debian package descriptions",
         origins=[f"apt list {path.name.partition('dists_')[2]} (SHA-256 {hash_file(path)})" for path in raw],
         licence="Per package, free by the Debian Free Software Guidelines; see LICENSE.",
@@ -102,7 +106,3 @@ def main() -> None:
     )
     write_set(args.out, [rows[n] for n in train[: args.rows]], [rows[n] for n in test], card, LICENCE)
     write_retrieval(args.out.parent / "tests" / "debian", [rows[n] for n in test], 400)
-
-
-if __name__ == "__main__":
-    main()

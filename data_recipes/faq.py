@@ -6,15 +6,17 @@ Debian's FAQ is under the GPL: it is not shipped, and built into the folder by -
 import argparse
 import html
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import fetch
-from markup import plain_pod, plain_rst, rst_paragraphs, rst_sections
-from output import clip, psf_licence, tidy, write_retrieval
-
+from data_recipes import fetch
+from data_recipes.markup import plain_pod, plain_rst, rst_paragraphs, rst_sections
+from data_recipes.output import clip, psf_licence, tidy, write_retrieval
+from data_recipes.registry import Recipe
 from embedtrain.artifacts import write_atomic
 from embedtrain.data.rows import Row
+
+RECIPES = (Recipe(name="faq", task="retrieval (test)", licence="Artistic, PSF-2.0", overlap="none known"),)
 
 ANSWER_WORDS = 160
 PYTHON_FAQ = "usr/share/doc/python3.11/html/_sources/faq"
@@ -25,7 +27,7 @@ recipe drops rows whose text nearly equals one of its texts.
 
 - Perl FAQ, from {perl}: by the perlfaq authors; here under the Artistic License that Perl comes with.
 - Python FAQ, from {python}: Copyright (c) 2001-2023 Python Software Foundation; PSF License Version 2.
-- Debian FAQ: GPL-2+, not shipped; `python data_recipes/faq.py --with-debian` adds it on your machine.
+- Debian FAQ: GPL-2+, not shipped; `python -m data_recipes build faq --with-debian` adds it on your machine.
 
 Query: the question. Document: its answer without code blocks, tables and markup, cut to {words} words.
 Questions that are asked twice share their answers.
@@ -81,15 +83,15 @@ def licence_text(perl: Path, python: Path) -> str:
     return "Perl FAQ\n\n" + "\n\n".join(parts) + "\n\nPython FAQ\n\n" + psf_licence(python)
 
 
-def main() -> None:
+def main(arguments: Sequence[str]) -> None:
     """Write rows/tests/faq."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser("python -m data_recipes build faq", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("rows/tests/faq"), help="folder to write")
     parser.add_argument(
         "--raw", type=Path, default=fetch.default_raw(), help="folder that keeps raw packages"
     )
     parser.add_argument("--with-debian", action="store_true", help="add Debian's FAQ (GPL)")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     perl, python = (fetch.fetch_deb(name, args.raw) for name in ("perl-doc", "python3.11-doc"))
     parts = {"Perl": make_rows(perl_pairs(perl)), "Python": make_rows(python_pairs(python))}
     if args.with_debian:
@@ -101,7 +103,3 @@ def main() -> None:
     write_atomic(args.out / "LICENSE", licence_text(perl, python))
     origins = {"perl": fetch.origin(perl), "python": fetch.origin(python)}
     write_atomic(args.out / "card.md", CARD.format(counts=counts, words=ANSWER_WORDS, **origins))
-
-
-if __name__ == "__main__":
-    main()

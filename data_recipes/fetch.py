@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from embedtrain.artifacts import hash_file
@@ -23,14 +23,18 @@ def default_raw() -> Path:
     return Path(cache) / "raw"
 
 
-def read_arguments(description: str | None, out: str, *, rows: int, test: int) -> argparse.Namespace:
+def read_arguments(
+    arguments: Sequence[str], description: str | None, out: str, *, rows: int, test: int
+) -> argparse.Namespace:
     """The arguments every recipe takes."""
-    parser = argparse.ArgumentParser(description=description)
+    parser = argparse.ArgumentParser(
+        f"python -m data_recipes build {Path(out).name}", description=description
+    )
     parser.add_argument("--out", type=Path, default=Path(out), help=f"folder to write (default: {out})")
     parser.add_argument("--raw", type=Path, default=default_raw(), help="folder that keeps raw packages")
     parser.add_argument("--rows", type=int, default=rows, help=f"most training rows (default: {rows})")
     parser.add_argument("--test", type=int, default=test, help=f"test queries (default: {test})")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 def say(message: str) -> None:

@@ -5,13 +5,16 @@ GFDL: built on demand, never shipped.
 
 import gzip
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
-import fetch
-from clusters import cluster, drop_duplicates, split
-from output import Card, clip, tidy, write_set
-
+from data_recipes import fetch
+from data_recipes.clusters import cluster, drop_duplicates, split
+from data_recipes.output import Card, clip, tidy, write_set
+from data_recipes.registry import Recipe
 from embedtrain.data.rows import Row
+
+RECIPES = (Recipe(name="foldoc", task="retrieval", licence="GFDL", overlap="none known"),)
 
 DIGITS = {c: n for n, c in enumerate("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")}
 
@@ -38,9 +41,9 @@ def read_entries(folder: Path) -> list[Row]:
     return sorted(rows, key=lambda row: fetch.order_key(row.query))
 
 
-def main() -> None:
+def main(arguments: Sequence[str]) -> None:
     """Write rows/foldoc."""
-    args = fetch.read_arguments(__doc__, "rows/foldoc", rows=10000, test=400)
+    args = fetch.read_arguments(arguments, __doc__, "rows/foldoc", rows=10000, test=400)
     folder = fetch.fetch_deb("dict-foldoc", args.raw)
     rows = read_entries(folder / "usr/share/dictd")
     rows = [rows[n] for n in drop_duplicates([row.positives[0] for row in rows])]
@@ -48,6 +51,7 @@ def main() -> None:
     clusters = cluster([[row.query.lower()] for row in rows], texts)
     train, test = split(clusters, [fetch.order_key(row.query) for row in rows], args.test)
     card = Card(
+        recipe=__name__,
         title="Free On-line Dictionary of Computing",
         origins=[fetch.origin(folder)],
         licence="GNU Free Documentation License: built on demand, not part of this repository.",
@@ -57,7 +61,3 @@ def main() -> None:
     )
     licence = (folder / "usr/share/doc/dict-foldoc/copyright").read_text()
     write_set(args.out, [rows[n] for n in train[: args.rows]], [rows[n] for n in test], card, licence)
-
-
-if __name__ == "__main__":
-    main()

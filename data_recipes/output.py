@@ -3,15 +3,13 @@
 import json
 import re
 import shutil
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
-from clusters import near_any
-from fetch import say
-
+from data_recipes.clusters import near_any
+from data_recipes.fetch import say
 from embedtrain.artifacts import hash_file, write_atomic
 from embedtrain.data.rows import Row, write_rows
 
@@ -20,8 +18,9 @@ CLIP_WORDS = 60
 
 @dataclass(frozen=True)
 class Card:
-    """What a reader should know of a set. `origins` are the raw files with their hashes."""
+    """What a reader should know of a set. `recipe`: the module; `origins`: raw files with their hashes."""
 
+    recipe: str
     title: str
     origins: Sequence[str]
     licence: str
@@ -44,7 +43,7 @@ def read_kept_out(folder: Path) -> list[str]:
     """Texts of the FAQ test set, which no training text may contain."""
     files = [folder / name for name in ("queries.jsonl", "corpus.jsonl")]
     if missing := [str(path) for path in files if not path.is_file()]:
-        raise SystemExit(f"{missing[0]}: no such file; run data_recipes/faq.py first")
+        raise SystemExit(f"{missing[0]}: no such file; run `python -m data_recipes build faq` first")
     return [json.loads(line)["text"] for path in files for line in path.read_text().splitlines()]
 
 
@@ -76,7 +75,7 @@ def card_text(
     lines = [
         f"# {card.title}",
         "",
-        f"Made {card.date} by `data_recipes/{Path(sys.argv[0]).name}`.",
+        f"Made {card.date} by `{card.recipe.replace('.', '/')}.py`.",
         "",
         "## Origin",
         "",

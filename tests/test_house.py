@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
+from data_recipes.registry import local_recipes
 from embedtrain.cli import app
 from embedtrain.config.load import load_machine, load_run
 from tools.light_rooms import ROOMS
@@ -188,6 +189,8 @@ def check_command(line: str) -> None:
             check_make(rest)
         case ["embedtrain", *rest] | ["python", "-m", "embedtrain", *rest]:
             parse_command(rest)
+        case ["python", "-m", "data_recipes", "build", name, *_]:
+            assert name in local_recipes(), f"no recipe {name}"
         case ["python", script, *_] if script.endswith(".py"):
             assert (ROOT / script).is_file(), f"{script} is not there"
     for word in words:
@@ -208,7 +211,8 @@ def test_the_readme_shows_its_two_commands() -> None:
 @pytest.mark.parametrize(
     "line",
     ["make quikstart", "embedtrain runn a.yaml", "embedtrain run", "embedtrain plan a.yaml --sett b=1",
-     "python tools/no_such_tool.py", "embedtrain check configs/no_such_run.yaml"],
+     "python tools/no_such_tool.py", "python -m data_recipes build no_such_set",
+     "embedtrain check configs/no_such_run.yaml"],
 )  # fmt: skip
 def test_a_wrong_command_is_found(line: str) -> None:
     with pytest.raises(Exception):  # noqa: B017, PT011 - click's own errors and assertions alike

@@ -3,28 +3,18 @@
 import json
 import re
 import struct
-import sys
 import zlib
 from pathlib import Path
 
 import pytest
 
+from data_recipes import bible, clusters, debian, fetch, markup, output, wikipedia, wordnet
 from embedtrain.artifacts import hash_file
 from embedtrain.data.rows import Row, count_rows, read_rows
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "data_recipes"))
 
-import bible  # noqa: E402
-import clusters  # noqa: E402
-import debian  # noqa: E402
-import fetch  # noqa: E402
-import markup  # noqa: E402
-import output  # noqa: E402
-import wikipedia  # noqa: E402
-import wordnet  # noqa: E402
-
-SETS = ("debian", "wikipedia", "wordnet", "bible", "pydoc")
+SETS = ("debian", "wikipedia", "wordnet", "bible", "pydoc", "usage")
 ROWS = ROOT / "rows"
 
 

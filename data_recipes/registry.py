@@ -1,0 +1,67 @@
+"""Finds the recipes of local sets: each module beside this one that names what it makes in RECIPES."""
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import data_recipes
+from embedtrain.config.errors import UserError, nearest
+from embedtrain.data.rows import count_rows
+
+ROOT = Path(__file__).parent.parent
+PLACES = {"shipped": Path("rows"), "built": Path("build/rows")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One set that a module makes; its rows lie in `rows/<name>` or, unshipped, in `build/rows/<name>`.
+
+    `overlap` names the MTEB tasks whose texts the set may hold; `arguments` stand before the user's own.
+    """
+
+    name: str
+    task: str
+    licence: str
+    overlap: str
+    arguments: tuple[str, ...] = ()
+
+
+class Local(NamedTuple):
+    """A recipe and the function that builds it."""
+
+    recipe: Recipe
+    main: Callable[[Sequence[str]], None]
+
+
+def local_recipes() -> dict[str, Local]:
+    """Name → recipe of every set that is made from public packages, in order of names."""
+    found: dict[str, Local] = {}
+    for info in pkgutil.iter_modules(data_recipes.__path__, "data_recipes."):
+        if info.ispkg or info.name.endswith(".__main__"):
+            continue
+        module = importlib.import_module(info.name)
+        for recipe in vars(module).get("RECIPES", ()):
+            found[recipe.name] = Local(recipe, module.main)
+    return dict(sorted(found.items()))
+
+
+def build(name: str, arguments: Sequence[str]) -> None:
+    """Run a recipe with the user's arguments. Raises UserError for an unknown name."""
+    recipes = local_recipes()
+    if name not in recipes:
+        raise UserError(f"'{name}': no recipe of this name; {nearest(name, tuple(recipes))}")
+    recipe, main = recipes[name]
+    main([*recipe.arguments, *arguments])
+
+
+def built(name: str, root: Path = ROOT) -> tuple[int | None, str]:
+    """(training rows, or the queries of a test set; where they are: shipped, built or "not built")."""
+    for place, folder in PLACES.items():
+        if (path := root / folder / name / "train.parquet").is_file():
+            return count_rows(path), place
+    if (path := root / "rows" / "tests" / name / "queries.jsonl").is_file():
+        return len(path.read_text().splitlines()), "shipped"
+    return None, "not built"
