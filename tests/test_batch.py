@@ -12,7 +12,8 @@ from test_loss_objective import random_gathered
 from embedtrain.batch import ContrastiveBatch, TokenBatch, join
 from embedtrain.collate import Collation, collate, draw_negatives
 from embedtrain.config.errors import UserError
-from embedtrain.config.schema import Source, TextFormat
+from embedtrain.config.schema import TextFormat
+from embedtrain.config.sources import Source
 from embedtrain.data.rows import Row, text_key
 from embedtrain.model.encoder import Encoder
 

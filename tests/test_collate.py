@@ -13,7 +13,7 @@ from test_batch import how
 
 from embedtrain.batch import Gathered
 from embedtrain.collate import collate, draw_negatives
-from embedtrain.config.schema import Source
+from embedtrain.config.sources import Source
 from embedtrain.data.rows import Row, text_key
 from embedtrain.dist import current
 from embedtrain.model.encoder import Encoder

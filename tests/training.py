@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from contrastive import ragged_rows
 
-from embedtrain.config.schema import Base, EncoderConfig, Machine, Run, Source, TextFormat
+from embedtrain.config.schema import Base, EncoderConfig, Machine, Run, TextFormat
+from embedtrain.config.sources import Source
 from embedtrain.config.stages import Train
 from embedtrain.data.rows import Row
 from embedtrain.model.encoder import Encoder

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from embedtrain.batch import ContrastiveBatch, Gathered
 from embedtrain.collate import Collation, TeacherLookup, collate
 from embedtrain.config.objective import Objective
-from embedtrain.config.schema import Base, EncoderConfig, Source, TextFormat
+from embedtrain.config.schema import Base, EncoderConfig, TextFormat
+from embedtrain.config.sources import Source
 from embedtrain.config.stages import Lora
 from embedtrain.data.rows import Row, text_key
 from embedtrain.dist import average_gradients, mean_over_processes

@@ -16,13 +16,14 @@ from embedtrain.config.inputs import (
     missing,
     teacher_faults,
     template_faults,
+    test_data_faults,
 )
 from embedtrain.config.load import document, examine, read_document, resolved
 from embedtrain.config.references import name_faults, reference_faults, repeated
 from embedtrain.config.schema import Machine, Run
-from embedtrain.config.stages import NOT_BUILT, Evaluate, Mine, Select, Train
+from embedtrain.config.stages import NOT_BUILT, Evaluate, Export, Filter, Mine, Select, Train
 
-Kind = TypeVar("Kind", Select, Mine)
+Kind = TypeVar("Kind", Select, Mine, Filter)
 
 
 def read_config(
@@ -88,7 +89,7 @@ def stage_faults(run: Run, counts: SourceRows) -> Iterator[Fault]:
         here: Location = ("stages", index)
         if stage.kind in NOT_BUILT:
             yield Fault((*here, "kind"), f"{stage.kind} is not built yet; see docs/config.md")
-        elif isinstance(stage, Train | Mine):
+        elif isinstance(stage, Train | Mine | Filter):
             yield from source_faults(run, stage, here)
         if isinstance(stage, Train):
             yield from train_faults(run, stage, here, counts)
@@ -98,16 +99,20 @@ def stage_faults(run: Run, counts: SourceRows) -> Iterator[Fault]:
             yield from select_faults(run, stage, here)
         elif isinstance(stage, Evaluate):
             yield from evaluate_faults(run, stage, here)
+        elif isinstance(stage, Filter):
+            yield from test_data_faults(stage.test_data, (*here, "test_data"))
+        elif isinstance(stage, Export):
+            yield from example_faults(run, stage, here)
 
 
-def sources_of(run: Run, stage: Train | Mine) -> list[str]:
+def sources_of(run: Run, stage: Train | Mine | Filter) -> list[str]:
     """Names of the sources that a stage reads."""
     if stage.sources is not None:
         return [name for name in stage.sources if name in run.sources]
     return [name for name, source in run.sources.items() if source.weight > 0]
 
 
-def source_faults(run: Run, stage: Train | Mine, here: Location) -> Iterator[Fault]:
+def source_faults(run: Run, stage: Train | Mine | Filter, here: Location) -> Iterator[Fault]:
     """Sources that are not there or carry no weight."""
     for number, name in enumerate(stage.sources or ()):
         if name not in run.sources:
@@ -124,20 +129,44 @@ def train_faults(run: Run, stage: Train, here: Location, counts: SourceRows) -> 
     """Batches that the rows cannot fill, and negatives that nobody kept."""
     select = find(run, stage.rows, Select)
     mine = find(run, select.candidates, Mine) if select else None
-    if select and stage.num_negatives > select.num_negatives:
-        text = f"found {stage.num_negatives}, and '{select.name}' keeps only {select.num_negatives} a row"
-        yield Fault((*here, "num_negatives"), text)
-    lacking = [name for name in sources_of(run, stage) if mine and name not in sources_of(run, mine)]
-    if mine and lacking:
-        text = f"'{stage.rows}' has no rows of {', '.join(lacking)}, which '{mine.name}' does not mine"
-        yield Fault((*here, "sources" if stage.sources else "rows"), text)
+    if select:
+        yield from kept_faults(run, stage, here, select)
+    for reader in (mine, find(run, mine.rows if mine else stage.rows, Filter)):
+        lacking = [name for name in sources_of(run, stage) if reader and name not in sources_of(run, reader)]
+        if reader and lacking:
+            verb = "mine" if isinstance(reader, Mine) else "read"
+            who = "it" if reader.name == stage.rows else f"'{reader.name}'"
+            text = f"'{stage.rows}' has no rows of {', '.join(lacking)}, which {who} does not {verb}"
+            yield Fault((*here, "sources" if stage.sources else "rows"), text)
+            break
+    yield from size_faults(run, stage, here, counts, mine)
+
+
+def kept_faults(run: Run, stage: Train, here: Location, select: Select) -> Iterator[Fault]:
+    """More negatives a row than the select stage keeps."""
+    asked: dict[Location, int] = {(*here, "num_negatives"): stage.num_negatives}
     for name in sources_of(run, stage):
-        if mine and mine.max_rows and stage.batch_size > mine.max_rows:
-            text = f"found {stage.batch_size}, and '{mine.name}' mines only {mine.max_rows} rows a source"
-            yield Fault((*here, "batch_size"), text)
-        elif stage.batch_size > (rows := counts.rows(name)):
-            text = f"found {stage.batch_size}, and source '{name}' has only {rows} rows"
-            yield Fault((*here, "batch_size"), text)
+        asked[("sources", name, "num_negatives")] = run.sources[name].num_negatives or 0
+    for spot, number in asked.items():
+        if number > select.num_negatives:
+            text = f"found {number}, and '{select.name}' keeps only {select.num_negatives} a row"
+            yield Fault(spot, text)
+
+
+def size_faults(
+    run: Run, stage: Train, here: Location, counts: SourceRows, mine: Mine | None
+) -> Iterator[Fault]:
+    """Batches of one source that are larger than what the source has."""
+    if stage.mixture.batches.kind != "one_source":
+        return
+    for name in sources_of(run, stage):
+        own = run.sources[name].batch_size
+        size = own or stage.batch_size
+        spot: Location = ("sources", name, "batch_size") if own else (*here, "batch_size")
+        if mine and mine.max_rows and size > mine.max_rows:
+            yield Fault(spot, f"found {size}, and '{mine.name}' mines only {mine.max_rows} rows a source")
+        elif size > (rows := counts.rows(name)):
+            yield Fault(spot, f"found {size}, and source '{name}' has only {rows} rows")
 
 
 def select_faults(run: Run, stage: Select, here: Location) -> Iterator[Fault]:
@@ -150,6 +179,19 @@ def select_faults(run: Run, stage: Select, here: Location) -> Iterator[Fault]:
             f"found {stage.num_negatives}, and ranks {stage.first_rank} to {last} hold only {room} candidates"
         )
         yield Fault((*here, "num_negatives"), text)
+
+
+def example_faults(run: Run, stage: Export, here: Location) -> Iterator[Fault]:
+    """Examples in an exported prompt whose source is not there, or has no examples."""
+    for name, number in stage.few_shot_examples.items():
+        spot = (*here, "few_shot_examples", name)
+        if name not in run.sources:
+            yield Fault(spot, f"no source '{name}'; {nearest(name, run.sources)}")
+        elif (few_shot := run.sources[name].few_shot) is None:
+            yield Fault(spot, f"source '{name}' has no few_shot section")
+        elif number > few_shot.max_examples:
+            text = f"found {number}, and source '{name}' trains with at most {few_shot.max_examples}"
+            yield Fault(spot, text)
 
 
 def find(run: Run, name: str | None, kind: type[Kind]) -> Kind | None:

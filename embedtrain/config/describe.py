@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from embedtrain.config.formula import objective_formula, switches_line
 from embedtrain.config.references import references
 from embedtrain.config.schema import Run
-from embedtrain.config.stages import AnyStage, Evaluate, Export, Mine, Select, Train
+from embedtrain.config.stages import AnyStage, Evaluate, Export, Filter, Mine, Select, Train
 
 
 def describe_run(run: Run) -> str:
@@ -58,7 +58,10 @@ def stage_line(stage: AnyStage) -> str:
         case Train():
             tuning = f"LoRA rank {stage.lora.rank}" if stage.tuning == "lora" else "all weights"
             rate = f"lr {stage.lr:g} ({stage.schedule.kind})"
-            return f"{stage.steps} steps of {stage.batch_size} rows, {rate}, {tuning}"
+            length = f"{stage.steps} steps" if stage.steps else f"{stage.epochs:g} epochs"
+            return f"{length} of {stage.batch_size} rows, {rate}, {tuning}"
+        case Filter():
+            return "rows without " + ", ".join(filter_rules(stage))
         case Mine():
             return f"{stage.top_k} nearest documents of each query"
         case Select():
@@ -69,6 +72,21 @@ def stage_line(stage: AnyStage) -> str:
         case Evaluate():
             return f"on {', '.join(stage.data + stage.in_domain_data)}"
     return "not built yet" if stage.kind != "soup" else "uniform average"
+
+
+def filter_rules(stage: Filter) -> list[str]:
+    """What a filter stage takes out, in words."""
+    switches = {
+        "exact duplicates": stage.exact_duplicates,
+        "near duplicates": stage.near_duplicates,
+        "queries that are positives": stage.query_is_positive,
+        "false negatives": stage.false_negatives,
+        "control characters": stage.control_characters,
+        "other languages": stage.languages,
+        "short texts": stage.min_query_words or stage.min_positive_words,
+        "test data": stage.test_data,
+    }
+    return [name for name, on in switches.items() if on]
 
 
 def objective_lines(run: Run) -> list[str]:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from embedtrain.config.errors import UserError, near_file
 from embedtrain.config.faults import Fault, Location
-from embedtrain.config.schema import Run, Source
+from embedtrain.config.schema import Run
+from embedtrain.config.sources import Source
 from embedtrain.config.stages import Evaluate, Train
 
 CountRows = Callable[[str], int]
@@ -80,10 +81,12 @@ class SourceRows:
         """Rows in a source's file, or why there are none."""
         if fault := missing(source.rows):
             return fault
-        if not source.rows.endswith(ENDINGS):
-            return f"found '{source.rows}', expected a file ending in {', '.join(ENDINGS)}"
+        if not (source.rows.endswith(ENDINGS) or Path(source.rows).expanduser().is_dir()):
+            expected = f"a folder that `embedtrain convert` wrote or a file ending in {', '.join(ENDINGS)}"
+            return f"found '{source.rows}', expected {expected}"
         try:
-            return self.count_rows(source.rows) or f"'{source.rows}' holds no rows"
+            count = self.count_rows(source.rows)
+            return min(count, source.max_rows or count) or f"'{source.rows}' holds no rows"
         except UserError as error:
             return str(error)
 
@@ -101,15 +104,20 @@ class SourceRows:
 
 def evaluate_faults(run: Run, stage: Evaluate, here: Location) -> Iterator[Fault]:
     """Test data that is not there, and models that are neither stages, nor folders, nor packages."""
-    for field in ("data", "in_domain_data"):
-        for number, path in enumerate(getattr(stage, field)):
-            if text := missing(path) or data_fault(Path(path).expanduser()):
-                yield Fault((*here, field, number), text)
+    yield from test_data_faults(stage.data, (*here, "data"))
+    yield from test_data_faults(stage.in_domain_data, (*here, "in_domain_data"))
     names = {other.name for other in run.stages}
     for field in ("models", "intermediate"):
         for number, model in enumerate(getattr(stage, field)):
             if model not in names and (text := outside_model_fault(model)):
                 yield Fault((*here, field, number), text)
+
+
+def test_data_faults(paths: Sequence[str], here: Location) -> Iterator[Fault]:
+    """Test data that is not there."""
+    for number, path in enumerate(paths):
+        if text := missing(path) or data_fault(Path(path).expanduser()):
+            yield Fault((*here, number), text)
 
 
 def data_fault(path: Path) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from embedtrain.config.errors import nearest
 from embedtrain.config.faults import Fault, Location
 from embedtrain.config.schema import Run
-from embedtrain.config.stages import AnyStage
+from embedtrain.config.stages import AnyStage, Mine, Train
 
 MODEL_STAGES = ("train", "soup")
 
@@ -33,16 +33,27 @@ def references(run: Run, index: int) -> list[Reference]:
     here: Location = ("stages", index)
     match stage.kind:
         case "train":
-            rows = [Reference(stage.rows, (*here, "rows"), ("select",))] if stage.rows else []
             start = Reference(stage.from_, (*here, "from"), MODEL_STAGES, base=True)
-            return [start, *rows, *teacher_reference(run, index)]
-        case "mine" | "export" | "distil":
+            return [start, *rows_reference(stage, here), *teacher_reference(run, index)]
+        case "filter":
+            return []
+        case "mine":
+            start = Reference(stage.from_, (*here, "from"), MODEL_STAGES, base=True)
+            return [start, *rows_reference(stage, here)]
+        case "export" | "distil":
             return [Reference(stage.from_, (*here, "from"), MODEL_STAGES, base=True)]
         case "select" | "score":
             return [Reference(stage.candidates, (*here, "candidates"), ("mine",))]
         case "soup":
             return [Reference(name, (*here, "from", i), MODEL_STAGES) for i, name in enumerate(stage.from_)]
     return list(evaluated(run, index))
+
+
+def rows_reference(stage: Train | Mine, here: Location) -> Iterator[Reference]:
+    """The stage whose rows another reads, where it names one."""
+    if stage.rows:
+        kinds = ("filter", "select") if stage.kind == "train" else ("filter",)
+        yield Reference(stage.rows, (*here, "rows"), kinds)
 
 
 def teacher_reference(run: Run, index: int) -> Iterator[Reference]:

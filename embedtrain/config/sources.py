@@ -68,9 +68,11 @@ class Source(Strict):
     @model_validator(mode="after")
     def _one_way_to_format(self) -> "Source":
         if self.symmetric and "instructed_documents_fraction" in self.model_fields_set:
-            raise ValueError("symmetric formats every document as a query; remove instructed_documents_fraction")
+            raise ValueError(
+                "symmetric formats every document as a query; remove instructed_documents_fraction"
+            )
         if self.symmetric and self.document is not None:
-            raise ValueError("symmetric formats every document as a query; remove the document template")
+            raise ValueError("symmetric formats all documents as queries; remove the document template")
         return self
 
 
@@ -105,5 +107,5 @@ class Mixture(Strict):
     )
     unique_texts: Bool = Field(
         True,
-        description="no text twice among a batch's queries and positives; a row that would repeat one is swapped",
+        description="no text twice among a batch's queries and positives; a row that repeats one is swapped",
     )

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from embedtrain.config.objective import Objective
+from embedtrain.config.rules import PercentOfPositive, Rule
 from embedtrain.config.sources import Mixture
 from embedtrain.config.types import (
     LINK_NAME,
@@ -187,36 +188,6 @@ class Score(Stage):
     kind: Literal["score"]
     candidates: Str = Field(description="an earlier mine stage")
     teachers: tuple[Str, ...] = Field(min_length=1, description="models that score")
-
-
-class PercentOfPositive(Strict):
-    """Keep a candidate iff score < fraction x positive score (NV-Retriever's perc_pos)."""
-
-    kind: Literal["perc_pos"]
-    fraction: Annotated[Float, Field(gt=0, le=1)] = Field(0.95, description="share of the positive's score")
-
-
-class MarginToPositive(Strict):
-    """Keep a candidate iff score < positive score - margin (NV-Retriever's margin_pos)."""
-
-    kind: Literal["margin_pos"]
-    margin: NotNegative = Field(0.05, description="distance to the positive's score")
-
-
-class AbsoluteScore(Strict):
-    """Keep a candidate iff score < ceiling."""
-
-    kind: Literal["absolute"]
-    ceiling: Float = Field(0.7, description="the score a negative stays below")
-
-
-class Naive(Strict):
-    """Keep every candidate."""
-
-    kind: Literal["naive"]
-
-
-Rule = Annotated[PercentOfPositive | MarginToPositive | AbsoluteScore | Naive, Field(discriminator="kind")]
 
 
 class Select(Stage):

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from embedtrain.config.schema import Source, TextFormat
+from embedtrain.config.schema import TextFormat
+from embedtrain.config.sources import Source
 from embedtrain.data.rows import Row, text_key
 from embedtrain.mining.corpus import Corpus
 from embedtrain.mining.tables import Mined
