@@ -8,7 +8,7 @@ from pathlib import Path
 
 from embedtrain.config.errors import UserError, near_file
 from embedtrain.config.faults import Fault, Location
-from embedtrain.config.schema import Run
+from embedtrain.config.schema import Run, TextFormat
 from embedtrain.config.sources import Source
 from embedtrain.config.stages import Evaluate, Train
 
@@ -51,17 +51,42 @@ def model_fault(model: str) -> str:
 
 
 def template_faults(run: Run, validate: ValidateTemplate) -> Iterator[Fault]:
-    """Templates that cannot be filled, and instructions that no template takes."""
-    for side in ("query", "document"):
-        try:
-            validate(getattr(run.text, side), pool_instruction=run.encoder.pool_instruction)
-        except UserError as error:
-            yield Fault(("text", side), str(error))
-    if "{instruction}" not in run.text.query + run.text.document:
-        for name, source in run.sources.items():
-            if source.instruction:
-                text = "no template in the text section holds {instruction}, so this would never be seen"
-                yield Fault(("sources", name, "instruction"), text)
+    """Templates that cannot be filled, and what a source gives that none of its templates takes."""
+    pools = run.encoder.pool_instruction
+    inherits = any(source.few_shot and source.query is None for source in run.sources.values())
+    shared = {"query": "shared_query" if inherits else "query", "document": "document"}
+    for side, kind in shared.items():
+        yield from template_fault(getattr(run.text, side), kind, pools, ("text", side), validate)
+    for name, source in run.sources.items():
+        here: Location = ("sources", name)
+        own = {"query": "few_shot_query" if source.few_shot else "query", "document": "document"}
+        for side, kind in own.items():
+            if (template := getattr(source, side)) is not None:
+                yield from template_fault(template, kind, pools, (*here, side), validate)
+        if source.few_shot:
+            example = source.few_shot.example
+            yield from template_fault(example, "example", True, (*here, "few_shot", "example"), validate)
+        yield from unseen_faults(source, run.text, here)
+
+
+def template_fault(
+    template: str, kind: str, pools: bool, here: Location, validate: ValidateTemplate
+) -> Iterator[Fault]:
+    """Why a template of this kind cannot be filled."""
+    try:
+        validate(template, kind, pool_instruction=pools)
+    except UserError as error:
+        yield Fault(here, str(error))
+
+
+def unseen_faults(source: Source, text: TextFormat, here: Location) -> Iterator[Fault]:
+    """An instruction, or examples, that no template of the source takes."""
+    query, document = source.query or text.query, source.document or text.document
+    example = source.few_shot.example if source.few_shot else ""
+    if source.instruction and "{instruction}" not in query + document + example:
+        yield Fault((*here, "instruction"), "no template of this source holds {instruction}; none shows it")
+    if source.few_shot and source.query is None and "{examples}" not in text.query:
+        yield Fault((*here, "few_shot"), "text.query, its template, holds no {examples}; none would be seen")
 
 
 class SourceRows:
