@@ -126,6 +126,45 @@ class ContrastiveBatch:
             )
 
 
+def join_batches(batches: Sequence[ContrastiveBatch]) -> ContrastiveBatch:
+    """One batch of all, in order: parts of one step. Raises ValueError where only some have teachers."""
+    if len(batches) == 1:
+        return batches[0]
+    sources = {batch.source for batch in batches}
+    tensors = {
+        name: torch.cat([getattr(batch, name) for batch in batches])
+        for name in ContrastiveBatch.__dataclass_fields__
+        if name.endswith(("_B", "_C"))
+    }
+    scores = {
+        name: torch.cat([batch.teacher_scores[name] for batch in batches])
+        for name in batches[0].teacher_scores
+    }
+    return ContrastiveBatch(
+        queries=join(*(batch.queries for batch in batches)),
+        documents=join(*(batch.documents for batch in batches)),
+        teacher_scores=scores,
+        teacher_vectors=join_vectors([batch.teacher_vectors for batch in batches]),
+        source=sources.pop() if len(sources) == 1 else "several",
+        draw_seed=batches[0].draw_seed,
+        **tensors,
+    )
+
+
+def join_vectors(vectors: Sequence[TeacherVectors | None]) -> TeacherVectors | None:
+    """Those of all parts of a batch, in order; None where no part has any."""
+    there = [one for one in vectors if one is not None]
+    if not there:
+        return None
+    if len(there) < len(vectors):
+        raise ValueError(
+            f"{len(vectors) - len(there)} of {len(vectors)} parts of the batch have no teacher vectors"
+        )
+    return TeacherVectors(
+        torch.cat([one.queries_NK for one in there]), torch.cat([one.documents_CK for one in there])
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Gathered:
     """What the objective sees: queries and candidates of all processes; this one sums over `local_B`.

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from tokenizers import Encoding, Tokenizer, normalizers
+from tokenizers import Tokenizer, normalizers
 
 from embedtrain.batch import TokenBatch
 from embedtrain.config.errors import UserError
+from embedtrain.data.tokens.encode import Tokens, encode
 from embedtrain.text import Formatted
 
 
@@ -18,44 +19,16 @@ def tokenize(
     tokenizer: Tokenizer, formatted: Sequence[Formatted], max_tokens: int, pool_instruction: bool
 ) -> TokenBatch:
     """Right-padded tokens; a long text is cut, the special tokens of the post-processor are kept."""
-    room = max_tokens - tokenizer.num_special_tokens_to_add(is_pair=False)
-    if room < 1:
-        raise UserError(f"max_tokens is {max_tokens}, too few for the tokenizer's special tokens and a text")
-    encodings = tokenizer.encode_batch([f.text for f in formatted], add_special_tokens=False)
-    for encoding in encodings:
-        encoding.truncate(room)
-    finished = [tokenizer.post_process(encoding) for encoding in encodings]
-    starts = [
-        0 if pool_instruction else first_pooled(encoding, text.instruction_chars)
-        for encoding, text in zip(finished, formatted, strict=True)
-    ]
-    return pad([encoding.ids for encoding in finished], starts)
+    return pad(encode(tokenizer, formatted, [max_tokens] * len(formatted), pool_instruction)[0])
 
 
-def first_pooled(encoding: Encoding, instruction_chars: int) -> int:
-    """Position of the first token that holds a character of the text itself; a leading BOS is instruction.
-
-    Where the text is empty, an end token is all that counts: so does sentence-transformers.
-    """
-    if instruction_chars == 0:
-        return 0
-    for position, ((_, end), special) in enumerate(
-        zip(encoding.offsets, encoding.special_tokens_mask, strict=True)
-    ):
-        if not special and end > instruction_chars:
-            return position
-    return max((i + 1 for i, special in enumerate(encoding.special_tokens_mask) if not special), default=0)
-
-
-def pad(ids: Sequence[Sequence[int]], starts: Sequence[int]) -> TokenBatch:
+def pad(tokens: Tokens) -> TokenBatch:
     """Right-pad with 0; the encoder writes its own padding id over it."""
-    lengths = np.array([len(row) for row in ids], dtype=np.int64)
-    width = max(1, int(lengths.max(initial=0)))
-    positions = np.arange(width)
-    mask = positions < lengths[:, None]
-    padded = np.zeros((len(ids), width), dtype=np.int64)
-    padded[mask] = np.fromiter((i for row in ids for i in row), dtype=np.int64, count=int(lengths.sum()))
-    pooled = mask & (positions >= np.asarray(starts, dtype=np.int64).reshape(-1, 1))
+    positions = np.arange(max(1, int(tokens.lengths_T.max(initial=0))))
+    mask = positions < tokens.lengths_T[:, None]
+    padded = np.zeros(mask.shape, dtype=np.int64)
+    padded[mask] = tokens.ids
+    pooled = mask & (positions >= tokens.first_T[:, None])
     return TokenBatch(torch.from_numpy(padded), torch.from_numpy(mask), torch.from_numpy(pooled))
 
 
