@@ -1,6 +1,6 @@
-"""Rows of one source into a ContrastiveBatch."""
+"""Rows into a ContrastiveBatch, source by source."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from embedtrain.batch import ContrastiveBatch, TeacherVectors, TokenBatch
-from embedtrain.config.errors import UserError
+from embedtrain.batch import ContrastiveBatch, TeacherVectors, TokenBatch, join_batches
 from embedtrain.config.needs import SCORES
-from embedtrain.config.schema import TextFormat
-from embedtrain.config.sources import Source
+from embedtrain.data.examples import row_examples
 from embedtrain.data.rows import Row, text_key
-from embedtrain.model.tokens import tokenize
-from embedtrain.text import Formatted, format_document, format_query, source_text
+from embedtrain.data.tokens.cache import TokenCache, nothing_to_pool
+from embedtrain.mixture import Part
+from embedtrain.model.tokens import pad, tokenize
+from embedtrain.text import Formatted, SourceText, format_document, format_query
 
 TeacherLookup = Callable[[Sequence[str], Literal["query", "document"]], np.ndarray]
 """A teacher's float32 vectors (N, K) of a source's raw texts; (0, K) of none."""
@@ -23,45 +23,44 @@ TeacherLookup = Callable[[Sequence[str], Literal["query", "document"]], np.ndarr
 
 @dataclass(frozen=True, slots=True)
 class Collation:
-    """How rows of the source `name` become a batch. The source's token limits win over the given ones."""
+    """How the rows of the source `name` become a batch; without a token cache they are tokenised here."""
 
     name: str
-    source: Source
-    fmt: TextFormat
+    rows: Sequence[Row]
+    text: SourceText
     tokenizer: Tokenizer
     pool_instruction: bool
-    max_query_tokens: int
-    max_document_tokens: int
     num_negatives: int
     seed: int
     teacher: TeacherLookup | None = None
-
-    def instruction(self, row: Row) -> str:
-        """The row's own instruction, or the source's."""
-        return self.source.instruction if row.instruction is None else row.instruction
-
-    @property
-    def query_limit(self) -> int:
-        """Tokens of a query."""
-        return self.source.max_query_tokens or self.max_query_tokens
-
-    @property
-    def document_limit(self) -> int:
-        """Tokens of a document; those of a symmetric source are queries."""
-        if self.source.symmetric:
-            return self.query_limit
-        return self.source.max_document_tokens or self.max_document_tokens
+    tokens: TokenCache | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A document of a row: the row's place in the global batch, and what a teacher scores it, or NaN."""
+    """A document of a row.
+
+    The row and its numbers in the global batch and in its source; the document's place among the row's
+    positives and then its negatives; what a teacher scores it, or NaN.
+    """
 
     row: Row
     index: int
+    row_id: int
+    place: int
     text: str
     is_positive: bool
     score: float
+
+
+def collate_parts(parts: Sequence[Part], step: int, collations: Mapping[str, Collation]) -> ContrastiveBatch:
+    """The batch of these parts of a global one, in order; its source is `several` where they differ."""
+    batches = []
+    for part in parts:
+        how, row_ids = collations[part.source], part.rows.tolist()
+        rows = [how.rows[row_id] for row_id in row_ids]
+        batches.append(collate(rows, range(part.first, part.first + len(part)), row_ids, step, how))
+    return join_batches(batches)
 
 
 def collate(
@@ -75,8 +74,8 @@ def collate(
     places = zip(rows, indices, row_ids, strict=True)
     candidates = [c for row, index, row_id in places for c in row_candidates(row, index, row_id, step, how)]
     return ContrastiveBatch(
-        queries=_tokens([_query(row, how) for row in rows], how.query_limit, how),
-        documents=_tokens([_document(c, how) for c in candidates], how.document_limit, how),
+        queries=_queries(rows, row_ids, step, how),
+        documents=_documents(candidates, how),
         query_index_B=_ints(indices),
         query_key_B=_ints([text_key(row.query) for row in rows]),
         label_B=_ints([label_key(row) for row in rows]),
@@ -96,11 +95,10 @@ def row_candidates(row: Row, index: int, row_id: int, step: int, how: Collation)
     """The row's positives, then its drawn negatives, each with its teacher score."""
     positive_scores = row.positive_scores or [torch.nan] * len(row.positives)
     negative_scores = row.negative_scores or [torch.nan] * len(row.negatives)
-    positives = zip(row.positives, positive_scores, strict=True)
-    drawn = draw_negatives(row, row_id, step, how)
-    return [Candidate(row, index, text, True, score) for text, score in positives] + [
-        Candidate(row, index, row.negatives[i], False, negative_scores[i]) for i in drawn
-    ]
+    texts, scores = (*row.positives, *row.negatives), (*positive_scores, *negative_scores)
+    first = len(row.positives)
+    places = [*range(first), *(first + i for i in draw_negatives(row, row_id, step, how))]
+    return [Candidate(row, index, row_id, p, texts[p], p < first, scores[p]) for p in places]
 
 
 def draw_negatives(row: Row, row_id: int, step: int, how: Collation) -> list[int]:
@@ -122,13 +120,31 @@ def hash_seed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def _query(row: Row, how: Collation) -> Formatted:
-    return format_query(source_text(how.fmt, how.source), row.query, how.instruction(row))
+def _queries(rows: Sequence[Row], row_ids: Sequence[int], step: int, how: Collation) -> TokenBatch:
+    if how.tokens is not None and how.text.few_shot is None:
+        return pad(how.tokens.queries(row_ids))
+    strings = [_query(row, row_id, step, how) for row, row_id in zip(rows, row_ids, strict=True)]
+    return _tokenize(strings, how.text.max_query_tokens, how)
 
 
-def _document(candidate: Candidate, how: Collation) -> Formatted:
-    text = source_text(how.fmt, how.source, how.seed)
-    return format_document(text, candidate.text, text_key(candidate.text), how.instruction(candidate.row))
+def _query(row: Row, row_id: int, step: int, how: Collation) -> Formatted:
+    """The query's string, behind examples drawn by (seed, step, row id) where the source has some."""
+    examples = row_examples(how.rows, row_id, step, how.seed, how.text, how.tokenizer)
+    return format_query(how.text, row.query, row.instruction, examples)
+
+
+def _documents(candidates: Sequence[Candidate], how: Collation) -> TokenBatch:
+    if how.tokens is not None:
+        return pad(how.tokens.documents([c.row_id for c in candidates], [c.place for c in candidates]))
+    strings = [format_document(how.text, c.text, text_key(c.text), c.row.instruction) for c in candidates]
+    return _tokenize(strings, how.text.max_document_tokens, how)
+
+
+def _tokenize(strings: Sequence[Formatted], limit: int, how: Collation) -> TokenBatch:
+    batch = tokenize(how.tokenizer, strings, limit, how.pool_instruction)
+    for place in (~batch.pool_TL.any(dim=1)).nonzero().flatten().tolist()[:1]:
+        raise nothing_to_pool(how.name, strings[place].text, limit)
+    return batch
 
 
 def _teacher_vectors(
@@ -138,7 +154,7 @@ def _teacher_vectors(
     if how.teacher is None:
         return None
     queries_BK = how.teacher([row.query for row in rows], "query")
-    side: Literal["query", "document"] = "query" if how.source.symmetric else "document"
+    side: Literal["query", "document"] = "query" if how.text.symmetric else "document"
     documents_CK = how.teacher([c.text for c in candidates], side)
     return TeacherVectors(torch.as_tensor(queries_BK), torch.as_tensor(documents_CK))
 
@@ -149,14 +165,3 @@ def _ints(values: Sequence[int]) -> torch.Tensor:
 
 def _floats(values: Sequence[float]) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.float64)
-
-
-def _tokens(formatted: list[Formatted], limit: int, how: Collation) -> TokenBatch:
-    batch = tokenize(how.tokenizer, formatted, limit, how.pool_instruction)
-    empty = (~batch.pool_TL.any(dim=1)).nonzero().flatten().tolist()
-    if empty:
-        raise UserError(
-            f"source '{how.name}': no token of {formatted[empty[0]].text[:80]!r} is left to pool within "
-            f"{limit} tokens; mend the text, shorten the instruction or raise the limit"
-        )
-    return batch

@@ -1,5 +1,6 @@
 """Typed batches, and rows collated into them."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -16,6 +17,7 @@ from embedtrain.config.schema import TextFormat
 from embedtrain.config.sources import Source
 from embedtrain.data.rows import Row, text_key
 from embedtrain.model.encoder import Encoder
+from embedtrain.text import source_text
 
 
 @pytest.fixture(scope="module")
@@ -64,14 +66,22 @@ def test_a_wrong_size_is_refused_at_both_doors(encoder: Encoder) -> None:
         replace(tokens([3]), pool_TL=torch.ones(1, 2, dtype=torch.bool))
 
 
-def how(encoder: Encoder, source: Source | None = None, **changes: int | bool) -> Collation:
-    settings = {"max_query_tokens": 16, "max_document_tokens": 32, "num_negatives": 2, "seed": 7}
+def how(
+    encoder: Encoder, source: Source | None = None, rows: Sequence[Row] = (), **changes: int | bool
+) -> Collation:
+    fmt = TextFormat(
+        query="{instruction}: {text}",
+        document="passage: {text}",
+        max_query_tokens=16,
+        max_document_tokens=32,
+    )
+    settings = {"pool_instruction": True, "num_negatives": 2, "seed": 7}
     return Collation(
         name="faq",
-        source=source or Source(rows="rows.parquet"),
-        fmt=TextFormat(query="{instruction}: {text}", document="passage: {text}"),
+        rows=rows,
+        text=source_text(fmt, source or Source(rows="rows.parquet")),
         tokenizer=encoder.tokenizer,
-        **({"pool_instruction": True} | settings | changes),  # type: ignore[arg-type]
+        **(settings | changes),  # type: ignore[arg-type]
     )
 
 

@@ -16,7 +16,6 @@ from embedtrain.batch import ContrastiveBatch, Gathered
 from embedtrain.collate import Collation, TeacherLookup, collate
 from embedtrain.config.objective import Objective
 from embedtrain.config.schema import Base, EncoderConfig, TextFormat
-from embedtrain.config.sources import Source
 from embedtrain.config.stages import Lora
 from embedtrain.data.rows import Row, text_key
 from embedtrain.dist import average_gradients, mean_over_processes
@@ -26,6 +25,7 @@ from embedtrain.mixture import share
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.load import load_encoder
 from embedtrain.model.lora import add_lora, tune_all
+from embedtrain.text import source_text
 from embedtrain.train.step import Gather, gather_batch, train_step
 
 Tuning = Literal["lora", "full"]
@@ -202,12 +202,10 @@ def make_batch(
     """A process's share of the rows, all stored negatives kept but at most 3 a row."""
     how = Collation(
         name="faq",
-        source=Source(rows="rows.parquet"),
-        fmt=TextFormat(query="question: {text}"),
+        rows=rows,
+        text=source_text(TextFormat(query="question: {text}", max_document_tokens=64)),
         tokenizer=encoder.tokenizer,
         pool_instruction=True,
-        max_query_tokens=64,
-        max_document_tokens=64,
         num_negatives=3,
         seed=7,
         teacher=teacher,

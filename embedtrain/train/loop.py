@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from embedtrain.batch import ContrastiveBatch
-from embedtrain.collate import collate, hash_seed
+from embedtrain.collate import collate_parts, hash_seed
 from embedtrain.config.errors import UserError
 from embedtrain.config.schema import Machine, Run
 from embedtrain.config.stages import Train
 from embedtrain.dist import average_gradients, barrier, current, mean_over_processes
-from embedtrain.mixture import PlannedBatch, share
+from embedtrain.mixture import PlannedBatch
 from embedtrain.model.encoder import Encoder
 from embedtrain.show.progress import progress
 from embedtrain.train.checkpoint import State, save_checkpoint
@@ -51,25 +51,25 @@ def train(
     state = resume(job, identify(job, run), folder)
     first = int(state["step"])
     title = f"train {stage.name}" + (f" from step {first}" if first else "")
-    with interruptible() as asked, progress(title, total=stage.steps - first, unit="step") as bar:
-        for step in range(first, stage.steps):
+    with interruptible() as asked, progress(title, total=job.steps - first, unit="step") as bar:
+        for step in range(first, job.steps):
             figures, stop = do_step(job, step, asked.is_set())
             state["step"] = step + 1
-            due = stop or (step + 1) % stage.save_every_steps == 0 or step + 1 == stage.steps
+            due = stop or (step + 1) % stage.save_every_steps == 0 or step + 1 == job.steps
             if due and validate is not None:
                 figures |= run_validation(validate, encoder)
             write_step(job, state, figures, folder, checkpoint=due)
             bar.advance(1, loss=figures["loss"], lr=figures["lr"], source=figures["source"])
-            if stop and step + 1 < stage.steps:
-                raise Stopped(f"stopped at step {step + 1} of {stage.steps}; run the same command to resume")
+            if stop and step + 1 < job.steps:
+                raise Stopped(f"stopped at step {step + 1} of {job.steps}; run the same command to resume")
     return facts(read_curve(folder / "curve.jsonl"))
 
 
 def do_step(job: Training, step: int, asked: bool) -> tuple[Figures, bool]:
     """One optimizer step on batch `step`: its line of the curve, and whether a process was asked to stop."""
     start = time.monotonic()
-    planned, lr = job.plan[step], job.stage.lr * lr_factor(job.stage.schedule, step, job.stage.steps)
-    batch = local_batch(job, planned, step)
+    planned, lr = job.plan[step], job.stage.lr * lr_factor(job.stage.schedule, step, job.steps)
+    batch = local_batch(job, planned)
     torch.manual_seed(hash_seed(job.seed, step, current().rank))  # dropout draws from the global generator
     job.optimizer.zero_grad()
     found = run_step(job, batch, step)
@@ -89,6 +89,7 @@ def do_step(job: Training, step: int, asked: bool) -> tuple[Figures, bool]:
     return {
         "step": step + 1,
         "source": planned.source,
+        "swapped": planned.swapped,
         **means,
         "lr": lr,
         "gradient_norm": norm,
@@ -114,13 +115,10 @@ def run_step(job: Training, batch: ContrastiveBatch, step: int) -> dict[str, Ten
         raise UserError(f"stage '{job.stage.name}', step {step + 1}: {error}") from None
 
 
-def local_batch(job: Training, planned: PlannedBatch, step: int) -> ContrastiveBatch:
+def local_batch(job: Training, planned: PlannedBatch) -> ContrastiveBatch:
     """This process's share of a planned batch."""
     here = current()
-    part = share(planned.rows, here.rank, here.world)
-    row_ids = planned.rows[part].tolist()
-    rows = [job.rows[planned.source][i] for i in row_ids]
-    return collate(rows, range(part.start, part.stop), row_ids, step, job.collations[planned.source])
+    return collate_parts(planned.local(here.rank, here.world), planned.step, job.collations)
 
 
 def over_processes(

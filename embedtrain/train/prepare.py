@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from embedtrain.artifacts import hash_json
 from embedtrain.collate import Collation, TeacherLookup
 from embedtrain.config.errors import UserError
+from embedtrain.config.fitting import num_negatives
 from embedtrain.config.schema import Machine, Run
 from embedtrain.config.stages import Train
 from embedtrain.data.rows import Row
@@ -19,13 +20,15 @@ from embedtrain.dist import barrier, broadcast_parameters, current
 from embedtrain.loss.diagnostics import Diagnose, build_diagnostics
 from embedtrain.loss.learned import initial_parameters
 from embedtrain.loss.objective import ObjectiveFunction, build_objective
-from embedtrain.mixture import PlannedBatch, plan_batches, row_keys
+from embedtrain.mixture import Plan, batch_sizes, num_steps, row_keys
 from embedtrain.model.encoder import Encoder
+from embedtrain.text import source_text
 from embedtrain.train.checkpoint import State, load_checkpoint, newest_checkpoint
 from embedtrain.train.log import cut_curve
 from embedtrain.train.schedule import make_optimizer
 
 Rows = Mapping[str, Sequence[Row]]
+LIMITS = {"max_query_tokens", "max_document_tokens"}
 Teachers = Mapping[str, TeacherLookup]
 """By source."""
 
@@ -44,8 +47,13 @@ class Training:
     diagnose: Diagnose
     rows: Rows
     collations: dict[str, Collation]
-    plan: list[PlannedBatch]
+    plan: Plan
     seed: int
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps in all."""
+        return len(self.plan)
 
 
 def prepare(
@@ -62,10 +70,10 @@ def prepare(
         encoder.checkpoint_activations()
     named = encoder.trainable()
     broadcast_parameters(p for _, p in named)
-    weights = {name: run.sources[name].weight for name in rows}
-    keys = {name: row_keys(source) for name, source in rows.items()}
     blocks = {name: run.sources[name].blocks for name in rows}
-    how = {name: make_collation(name, encoder, stage, run, seed, teachers.get(name)) for name in rows}
+    how = {
+        name: make_collation(name, rows[name], encoder, stage, run, seed, teachers.get(name)) for name in rows
+    }
     return Training(
         encoder=encoder,
         stage=stage,
@@ -77,8 +85,21 @@ def prepare(
         diagnose=build_diagnostics(stage.objective, blocks),
         rows=rows,
         collations=how,
-        plan=plan_batches(keys, weights, stage.batch_size, stage.steps, seed),
+        plan=make_plan(rows, stage, run, seed),
         seed=seed,
+    )
+
+
+def make_plan(rows: Rows, stage: Train, run: Run, seed: int) -> Plan:
+    """The plan of the stage's batches."""
+    sources = {name: run.sources[name] for name in rows}
+    return Plan(
+        {name: row_keys(source) for name, source in rows.items()},
+        {name: source.weight for name, source in sources.items()},
+        stage.mixture,
+        batch_sizes(stage, sources),
+        num_steps(stage, {name: len(source) for name, source in rows.items()}),
+        seed,
     )
 
 
@@ -93,18 +114,24 @@ def add_learned(encoder: Encoder, stage: Train, seed: int, teachers: Teachers) -
 
 
 def make_collation(
-    name: str, encoder: Encoder, stage: Train, run: Run, seed: int, teacher: TeacherLookup | None
+    name: str,
+    rows: Sequence[Row],
+    encoder: Encoder,
+    stage: Train,
+    run: Run,
+    seed: int,
+    teacher: TeacherLookup | None,
 ) -> Collation:
     """How the source's rows become batches; the stage's token limits win over the run's."""
+    source, limits = run.sources[name], stage.model_dump(include=LIMITS, exclude_none=True)
+    fmt = encoder.spec.text.model_copy(update=limits)
     return Collation(
         name=name,
-        source=run.sources[name],
-        fmt=encoder.spec.text,
+        rows=rows,
+        text=source_text(fmt, source, run.seed),
         tokenizer=encoder.tokenizer,
         pool_instruction=encoder.spec.pool_instruction,
-        max_query_tokens=stage.max_query_tokens or encoder.spec.text.max_query_tokens,
-        max_document_tokens=stage.max_document_tokens or encoder.spec.text.max_document_tokens,
-        num_negatives=stage.num_negatives,
+        num_negatives=num_negatives(run, stage, name),
         seed=seed,
         teacher=teacher,
     )
