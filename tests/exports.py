@@ -1,6 +1,6 @@
 """Tiny encoders and their exported folders, for the tests of export."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -9,11 +9,14 @@ from transformers import AutoTokenizer
 
 from embedtrain.artifacts import read_json, write_json
 from embedtrain.config.schema import Base, EncoderConfig, TextFormat
+from embedtrain.config.sources import Source
 from embedtrain.config.stages import Lora
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.export import export_encoder
 from embedtrain.model.load import load_encoder
 from embedtrain.model.lora import add_lora, lora_layers
+from embedtrain.model.prompts import SourcePrompts
+from embedtrain.text import source_text
 
 PLAIN = TextFormat(max_query_tokens=12, max_document_tokens=20)
 PREFIXED = PLAIN.model_copy(update={"query": "query: {text}", "document": "text: {text}"})
@@ -54,6 +57,17 @@ def tiny_export(
     encoder = tiny_encoder(place / "base", family, text, **settings)
     export_encoder(encoder, place / "model", precision=precision)
     return encoder, place / "model"
+
+
+def source_prompts(
+    encoder: Encoder, sources: Mapping[str, Mapping[str, object]], tasks: Sequence[str] = ()
+) -> dict[str, SourcePrompts]:
+    """What an export is to know of sources with these values."""
+    texts = {
+        name: source_text(encoder.spec.text, Source.model_validate({"rows": "x"} | dict(values)))
+        for name, values in sources.items()
+    }
+    return {name: SourcePrompts(text, tasks) for name, text in texts.items()}
 
 
 def change_json(path: Path, change: Callable[[dict], object]) -> None:

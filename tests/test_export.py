@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from exports import DOCUMENTS, INSTRUCTED, PLAIN, PREFIXED, QUERIES, change_json, tiny_encoder, tiny_export
+from exports import DOCUMENTS, PLAIN, PREFIXED, QUERIES, change_json, tiny_encoder, tiny_export
 from safetensors.torch import load_file
 from tiny_models import DECODERS, ENCODERS, save_tiny
 from torch import nn
@@ -103,19 +103,6 @@ def test_space_before_the_text_outside_the_pool_is_refused(tmp_path: Path) -> No
     with pytest.raises(UserError, match="ends in a space"):
         export_encoder(encoder, tmp_path / "model")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["base"]
-
-
-def test_instructions_become_prompts(tmp_path: Path) -> None:
-    encoder = tiny_encoder(tmp_path / "base", text=INSTRUCTED)
-    instructions = {"faq": "find the answer", "plain": ""}
-    export_encoder(encoder, tmp_path / "model", instructions=instructions)
-    assert read_json(tmp_path / "model/config_sentence_transformers.json")["prompts"] == {
-        "query": "Instruct: \nQuery:",
-        "document": "",
-        "faq": "Instruct: find the answer\nQuery:",
-    }
-    found = check_parity(encoder, tmp_path / "model", QUERIES, DOCUMENTS, instructions=instructions)
-    assert found["compared"].keys() == {"query", "document", "prompt 'faq'"}
 
 
 @pytest.mark.parametrize(

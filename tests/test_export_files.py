@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from exports import DOCUMENTS, INSTRUCTED, QUERIES, tiny_encoder, tiny_export
+from exports import DOCUMENTS, INSTRUCTED, QUERIES, source_prompts, tiny_encoder, tiny_export
 from safetensors.torch import load_file
 from tiny_models import DECODERS
 from transformers import AutoModel
@@ -133,7 +133,7 @@ def test_files_hold_what_vllm_reads(tmp_path: Path) -> None:
 def test_card_holds_the_facts_and_its_snippet_runs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    encoder = tiny_encoder(tmp_path / "base", text=INSTRUCTED)
+    encoder = tiny_encoder(tmp_path / "base", text=INSTRUCTED, append_eos=True)
     facts = {
         "name": "tiny",
         "licence": "Apache-2.0",
@@ -141,7 +141,10 @@ def test_card_holds_the_facts_and_its_snippet_runs(
         "sources": {"faq": {"num_rows": 1234, "weight": 2.0, "licence": "CC0", "instruction": "find | it"}},
         "figures": [{"title": "Figures", "columns": ["data", "nDCG@10"], "rows": [["faq", "61.0"]]}],
     }
-    export_encoder(encoder, tmp_path / "model", facts=facts, instructions={"faq": "find | it"})
+    sources = source_prompts(
+        encoder, {"faq": {"instruction": "find | it"}, "long": {"instruction": "x" * 300}}
+    )
+    export_encoder(encoder, tmp_path / "model", facts=facts, sources=sources)
     card = (tmp_path / "model/README.md").read_text()
     front = yaml.safe_load(card.split("---\n")[1])
     assert {"sentence-transformers", "feature-extraction", "sentence-similarity"} <= set(front["tags"])
@@ -152,6 +155,10 @@ def test_card_holds_the_facts_and_its_snippet_runs(
         "2. soup of two",
         "| faq | 61.0 |",
         "bidirectional attention, mean pooling",
+        "special tokens: `text </s>`, also where a text is cut",
+        "| faq | `'Instruct: find &#124; it\\nQuery:'` |",
+        "(317 characters, in config_sentence_transformers.json)",
+        'prompt_name="faq"',
     ):
         assert part in card
     code = re.search(r"```python\n(.*?)```", card, re.DOTALL)

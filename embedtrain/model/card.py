@@ -8,6 +8,7 @@ from embedtrain.artifacts import write_atomic
 from embedtrain.model.encoder import Encoder
 from embedtrain.show.tables import markdown_table
 
+SHOWN_CHARS = 200
 TAGS = ("sentence-transformers", "feature-extraction", "sentence-similarity", "embedtrain")
 
 
@@ -51,13 +52,20 @@ def write_card(
         "## What it is\n\n" + bullet_list(describe(encoder, precision, facts)),
         "## Use\n\n" + usage(prompts),
         "## Prompts\n\n"
-        + markdown_table(("name", "text before the input"), [(n, f"`{p!r}`") for n, p in prompts.items()]),
+        + markdown_table(("name", "text before the input"), [(n, shown(p)) for n, p in prompts.items()]),
         sources_section(facts),
         stages_section(facts),
         *(f"## {t['title']}\n\n" + markdown_table(t["columns"], t["rows"]) for t in facts.get("figures", ())),
         "## Servers\n\n" + servers(encoder),
     ]
     write_atomic(path, "\n\n".join(section.strip() for section in sections if section) + "\n")
+
+
+def shown(prompt: str) -> str:
+    """A prompt in a table; one with examples is long, and whole in config_sentence_transformers.json."""
+    if len(prompt) <= SHOWN_CHARS:
+        return f"`{prompt!r}`"
+    return f"`{prompt[:SHOWN_CHARS]!r}` … ({len(prompt):,} characters, in config_sentence_transformers.json)"
 
 
 def front_matter(encoder: Encoder, facts: Facts) -> str:
@@ -85,6 +93,7 @@ def describe(encoder: Encoder, precision: str, facts: Facts) -> list[str]:
         f"vectors: {encoder.dim} dims, {'normalised' if spec.normalize else 'not normalised'}, {precision}",
         f"trained on at most {limits[0]} tokens a query and {limits[1]} a document; longer texts are cut at "
         f"{max(limits)}",
+        f"special tokens: {special_tokens(encoder)}",
         f"licence: {facts.get('licence', 'not recorded; the licence of the base holds at least')}",
     ]
     lines += [
@@ -93,10 +102,18 @@ def describe(encoder: Encoder, precision: str, facts: Facts) -> list[str]:
     return lines
 
 
+def special_tokens(encoder: Encoder) -> str:
+    """What the tokenizer puts around every text, also around one that is cut."""
+    encoding = encoder.tokenizer.encode("a")
+    around = zip(encoding.tokens, encoding.special_tokens_mask, strict=True)
+    written = " ".join(token if special else "text" for token, special in around)
+    return f"`{written}`, also where a text is cut" if any(encoding.special_tokens_mask) else "none"
+
+
 def usage(prompts: Mapping[str, str]) -> str:
     """A snippet that runs as it stands, once MODEL is the folder or id of the model."""
-    extra = [name for name in prompts if name not in ("query", "document")]
-    named = f'\nmodel.encode(queries, prompt_name="{extra[0]}")  # with an instruction' if extra else ""
+    extra = [name for name in prompts if not name.endswith(("query", "document"))]
+    named = f'\nmodel.encode(queries, prompt_name="{extra[0]}")  # a prompt of its own' if extra else ""
     return f"""```python
 from sentence_transformers import SentenceTransformer
 

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -173,6 +173,12 @@ class Encoder(nn.Module):
         enable = getattr(self.backbone, newer if hasattr(self.backbone, newer) else older)
         enable({"use_reentrant": False})
 
+    def with_templates(self, query: str, document: str) -> "Encoder":
+        """The same weights under other templates: what is encoded is a source's own writing."""
+        text = self.spec.text.model_copy(update={"query": query, "document": document})
+        other = Encoder(self.backbone, self.tokenizer, replace(self.spec, text=text), self.dense)
+        return other.train(self.training)
+
     def format(self, texts: Sequence[str], side: Side, instruction: str = "") -> list[Formatted]:
         """The exact strings the model sees."""
         how = source_text(self.spec.text)
@@ -197,13 +203,31 @@ class Encoder(nn.Module):
     ) -> np.ndarray:
         """float32 vectors (T, D) in the order of `texts`; batches are cut by length, longest first."""
         limits = {"query": self.spec.text.max_query_tokens, "document": self.spec.text.max_document_tokens}
-        vectors = np.zeros((len(texts), self.dim), dtype=np.float32)
-        if not len(texts):
+        return self.encode_formatted(
+            self.format(texts, side, instruction),
+            max_tokens or limits[side],
+            tokens_per_batch=tokens_per_batch,
+            normalize=normalize,
+            progress=progress,
+        )
+
+    def encode_formatted(
+        self,
+        formatted: Sequence[Formatted],
+        max_tokens: int,
+        *,
+        tokens_per_batch: int = 16384,
+        normalize: bool = True,
+        progress: bool = False,
+    ) -> np.ndarray:
+        """The same for texts that were formatted already."""
+        vectors = np.zeros((len(formatted), self.dim), dtype=np.float32)
+        if not len(formatted):
             return vectors
-        batch = self.tokenize(self.format(texts, side, instruction), max_tokens or limits[side])
+        batch = self.tokenize(formatted, max_tokens)
         was_training = self.training
         self.eval()
-        with torch.inference_mode(), bars(len(texts), progress) as bar:
+        with torch.inference_mode(), bars(len(formatted), progress) as bar:
             for rows, chunk in batch.chunks(tokens_per_batch):
                 raw_TD = self(chunk.to(self.device))
                 ready_TD = nn.functional.normalize(raw_TD, dim=1) if normalize else raw_TD

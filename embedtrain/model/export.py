@@ -2,8 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,20 @@ from transformers import PretrainedConfig
 from embedtrain.artifacts import write_json
 from embedtrain.average import tensors_in_memory, write_sharded, write_tensors
 from embedtrain.config.errors import UserError
+from embedtrain.config.schema import TextFormat
 from embedtrain.model.card import Facts, write_card
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.layout import is_gemma, kind_of
 from embedtrain.model.merged import merged_readers
+from embedtrain.model.prompts import (
+    Prompt,
+    Sources,
+    bare,
+    check_prompts,
+    named_prompts,
+    shared_suffix,
+    without_suffix,
+)
 from embedtrain.model.st_files import (
     dense_config,
     module_list,
@@ -28,11 +37,25 @@ from embedtrain.model.st_files import (
     tokenizer_config,
 )
 from embedtrain.model.tokens import append_token
-from embedtrain.text import prefix, suffix, validate_template
+from embedtrain.text import source_text
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MAX_SHARD_BYTES = 5 * 10**9
 FOREIGN_KEYS = ("quantization_config", "auto_map", "_model_name_or_path", "_name_or_path")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An encoder as a folder will hold it: what stands before texts are prompts, the tokenizer ends them."""
+
+    encoder: Encoder
+    prompts: dict[str, Prompt]
+    max_tokens: int
+
+    @property
+    def prefixes(self) -> dict[str, str]:
+        """Prompts by name as sentence-transformers has them; those of an embedder that was the base stay."""
+        return self.encoder.spec.prompts | {name: prompt.before for name, prompt in self.prompts.items()}
 
 
 def export_encoder(
@@ -41,79 +64,53 @@ def export_encoder(
     *,
     precision: str = "float32",
     facts: Facts | None = None,
-    instructions: Mapping[str, str] | None = None,
+    sources: Sources | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> None:
     """Write the whole folder beside its place, then rename it.
 
-    `instructions` maps a prompt's name, usually a source's, to the instruction of its query prompt. Raises
-    UserError where a template cannot live in a sentence-transformers folder.
+    `sources` become prompts by name. Raises UserError where a template cannot live in a
+    sentence-transformers folder.
     """
     if folder.exists():
         raise UserError(f"{folder}: it is there already; an export never overwrites a model")
     check_exportable(encoder)
-    whole = exported_view(encoder)
-    prompts = all_prompts(whole, instructions or {})
+    whole = exported_view(encoder, sources or {})
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    write_weights(whole, partial, precision, max_shard_bytes)
+    write_weights(whole.encoder, partial, precision, max_shard_bytes)
     write_tokenizer(whole, partial)
-    write_modules(whole, partial, prompts)
-    write_card(whole, partial / "README.md", precision, prompts, facts or {})
+    write_modules(whole, partial)
+    write_card(whole.encoder, partial / "README.md", precision, whole.prefixes, facts or {})
     partial.replace(folder)
 
 
-def max_tokens_of(encoder: Encoder) -> int:
-    """The one limit that a folder can hold: the longer of the two sides."""
-    return max(encoder.spec.text.max_query_tokens, encoder.spec.text.max_document_tokens)
-
-
-def all_prompts(encoder: Encoder, instructions: Mapping[str, str]) -> dict[str, str]:
-    """Prefixes by name: query and document always, then one for each instruction."""
-    text = encoder.spec.text
-    asked = {name: i for name, i in instructions.items() if i and "{instruction}" in text.query}
-    for instruction in ("", *instructions.values()):
-        for template in (text.query, text.document):
-            validate_template(
-                template, instruction=instruction, pool_instruction=encoder.spec.pool_instruction
-            )
-    named = {name: prefix(text.query, instruction) for name, instruction in asked.items()}
-    return encoder.spec.prompts | named | {"query": prefix(text.query), "document": prefix(text.document)}
-
-
-def exported_view(encoder: Encoder) -> Encoder:
+def exported_view(encoder: Encoder, sources: Sources) -> Exported:
     """The encoder as the folder will hold it: a suffix of special tokens moves to the tokenizer.
 
     There it survives truncation. Raises UserError for any other suffix, because prompts are prefixes.
     """
-    text = encoder.spec.text
-    after = {
-        side: suffix(template) for side, template in (("query", text.query), ("document", text.document))
-    }
-    if not any(after.values()):
-        return encoder
-    tokens = special_tokens(encoder.tokenizer, after["query"])
-    if after["query"] != after["document"] or not tokens:
-        raise UserError(
-            f"text: a sentence-transformers folder holds prefixes only, and the templates end in "
-            f"{after['query']!r} (query) and {after['document']!r} (document); give a fixed prefix, or end "
-            "both sides in the same special token (encoder.append_eos does that)"
-        )
+    prompts = named_prompts(encoder.spec.text, sources)
+    check_prompts(prompts, encoder.spec.pool_instruction)
+    tokens = shared_suffix(prompts, encoder.tokenizer)
+    max_tokens = longest_limit(encoder.spec.text, sources)
+    if not tokens:
+        return Exported(encoder, prompts, max_tokens)
     tokenizer = Tokenizer.from_str(encoder.tokenizer.to_str())
     for token in tokens:
         tokenizer = append_token(tokenizer, token)
-    cut = {side: getattr(text, side).partition("{text}")[0] + "{text}" for side in after}
-    bare = text.model_copy(update=cut)
-    view = Encoder(encoder.backbone, tokenizer, replace(encoder.spec, text=bare), encoder.dense)
-    return view.train(encoder.training)
+    text = encoder.spec.text
+    text = text.model_copy(update={"query": bare(text.query), "document": bare(text.document)})
+    view = Encoder(encoder.backbone, tokenizer, replace(encoder.spec, text=text), encoder.dense)
+    ended = {name: without_suffix(prompt) for name, prompt in prompts.items()}
+    return Exported(view.train(encoder.training), ended, max_tokens)
 
 
-def special_tokens(tokenizer: Tokenizer, text: str) -> list[str]:
-    """The special tokens that `text` consists of, or none where it holds anything else."""
-    special = {token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special}
-    tokens = tokenizer.encode(text, add_special_tokens=False).tokens
-    return tokens if "".join(tokens) == text and special.issuperset(tokens) else []
+def longest_limit(text: TextFormat, sources: Sources) -> int:
+    """The one limit that a folder can hold: the longest of all sides of all sources."""
+    ways = [source_text(text), *(source.text for source in sources.values())]
+    return max(max(way.max_query_tokens, way.max_document_tokens) for way in ways)
 
 
 def check_exportable(encoder: Encoder) -> None:
@@ -178,16 +175,17 @@ def attention_keys(attention: str) -> dict[str, bool]:
     return {"is_causal": not bidirectional, "use_bidirectional_attention": bidirectional}
 
 
-def write_tokenizer(encoder: Encoder, folder: Path) -> None:
+def write_tokenizer(whole: Exported, folder: Path) -> None:
     """tokenizer.json with the post-processor that adds special tokens, and no chat template anywhere."""
-    encoder.tokenizer.save(str(folder / "tokenizer.json"))
-    config, special = tokenizer_config(encoder, max_tokens_of(encoder))
+    whole.encoder.tokenizer.save(str(folder / "tokenizer.json"))
+    config, special = tokenizer_config(whole.encoder, whole.max_tokens)
     write_json(folder / "tokenizer_config.json", config | special)
     write_json(folder / "special_tokens_map.json", special)
 
 
-def write_modules(encoder: Encoder, folder: Path, prompts: dict[str, str]) -> None:
+def write_modules(whole: Exported, folder: Path) -> None:
     """What sentence-transformers puts around the backbone."""
+    encoder = whole.encoder
     num_dense = len(dense_layers(encoder.dense))
     (folder / "1_Pooling").mkdir()
     write_json(folder / "1_Pooling" / "config.json", pooling_config(encoder))
@@ -197,5 +195,5 @@ def write_modules(encoder: Encoder, folder: Path, prompts: dict[str, str]) -> No
     if encoder.spec.normalize:
         write_json(folder / modules[-1]["path"] / "config.json", {})
     write_json(folder / "modules.json", modules)
-    write_json(folder / "sentence_bert_config.json", sentence_bert_config(max_tokens_of(encoder)))
-    write_json(folder / "config_sentence_transformers.json", sentence_transformers_config(prompts))
+    write_json(folder / "sentence_bert_config.json", sentence_bert_config(whole.max_tokens))
+    write_json(folder / "config_sentence_transformers.json", sentence_transformers_config(whole.prefixes))

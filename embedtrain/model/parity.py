@@ -15,13 +15,15 @@ import numpy as np
 from embedtrain.artifacts import read_json
 from embedtrain.config.errors import UserError
 from embedtrain.model.encoder import Encoder, Side
-from embedtrain.model.export import exported_view, max_tokens_of
+from embedtrain.model.export import Exported, exported_view
+from embedtrain.model.prompts import Prompt, Sources, named_prompts
 from embedtrain.model.st import SentenceEmbedder, open_sentence_transformer
 
 PARITY_BOUNDS = {"float32": 1e-6, "bfloat16": 1e-3, "float16": 1e-3}
 SIDES: dict[str, Side] = {"query": "query", "document": "document"}
 SHOWN_CHARS = 80
 TEXTS_PER_PROMPT = 8
+ENDLESS = 1 << 20
 UNUSUAL = (
     "",
     " ",
@@ -67,67 +69,63 @@ def check_parity(
     texts_query: Sequence[str],
     texts_document: Sequence[str],
     bound: float | None = None,
-    instructions: Mapping[str, str] | None = None,
+    sources: Sources | None = None,
 ) -> dict[str, Any]:
     """Encode texts by sentence-transformers from `folder` and by `encoder`; the facts for parity.json.
 
-    To each side come a text beyond the limit and some unusual ones. `bound` follows from the less
-    exact of both precisions where it is not given. Raises UserError, with the worst text, where token
-    ids differ at all or vectors by more than the bound.
+    To each side come a text beyond the limit and some unusual ones; each other prompt is proved on a few.
+    `bound` follows from the less exact of both precisions where it is not given. Raises UserError, with the
+    worst text, where token ids differ at all or vectors by more than the bound.
     """
     precision = read_json(folder / "config.json")["dtype"]
     if bound is None:
         bound = max(PARITY_BOUNDS[precision], PARITY_BOUNDS[encoder.spec.precision])
     theirs = open_sentence_transformer(folder, device=str(encoder.device))
-    view = exported_view(encoder)
-    compared: dict[str, Compared] = {}
+    whole = exported_view(encoder, sources or {})
+    trained = named_prompts(encoder.spec.text, sources or {})
     sides: dict[Side, Sequence[str]] = {"query": texts_query, "document": texts_document}
-    for side, texts in sides.items():
-        chosen = [*texts, longer_than_limit(view, texts), *UNUSUAL]
-        check_untouched(encoder, view, chosen, side)
-        compared[side] = compare(view, theirs, chosen, side, prompt_name=side)
-    for name, instruction in (instructions or {}).items():
-        if name in theirs.model.prompts:
-            few = list(texts_query[:TEXTS_PER_PROMPT])
-            compared[f"prompt '{name}'"] = compare(view, theirs, few, "query", name, instruction)
+    compared: dict[str, Compared] = {}
+    for name, prompt in whole.prompts.items():
+        texts = list(sides[prompt.side])[: None if name in SIDES else TEXTS_PER_PROMPT]
+        if name in SIDES:
+            texts += [longer_than_limit(whole, texts), *UNUSUAL]
+        check_untouched(encoder, whole, trained[name], prompt, texts)
+        compared[name if name in SIDES else f"prompt '{name}'"] = compare(whole, theirs, texts, name)
     refuse_above(bound, compared, folder)
     return {
         "bound": bound,
         "max_cosine_distance": max(c.worst for c in compared.values()),
         "token_ids": "equal",
         "precision": {"folder": precision, "encoder": encoder.spec.precision},
-        "max_tokens": max_tokens_of(view),
+        "max_tokens": whole.max_tokens,
         "compared": {name: c.facts() for name, c in compared.items()},
         "versions": {name: version(name) for name in ("sentence-transformers", "transformers", "torch")},
         "python": platform.python_version(),
     }
 
 
-def longer_than_limit(encoder: Encoder, texts: Sequence[str]) -> str:
+def longer_than_limit(whole: Exported, texts: Sequence[str]) -> str:
     """The given texts in one, again and again, until it must be cut."""
-    limit = max_tokens_of(encoder)
     joined = " ".join(text for text in texts if text.strip()) or "text"
-    num_tokens = len(encoder.tokenizer.encode(joined, add_special_tokens=False))
-    return " ".join([joined] * (1 + 2 * limit // max(1, num_tokens)))
+    num_tokens = len(whole.encoder.tokenizer.encode(joined, add_special_tokens=False))
+    return " ".join([joined] * (1 + 2 * whole.max_tokens // max(1, num_tokens)))
 
 
-def check_untouched(encoder: Encoder, view: Encoder, texts: Sequence[str], side: Side) -> None:
+def check_untouched(
+    encoder: Encoder, whole: Exported, trained: Prompt, prompt: Prompt, texts: Sequence[str]
+) -> None:
     """Where export moved a suffix into the tokenizer, uncut texts must keep their token ids."""
-    if view is encoder:
+    if whole.encoder is encoder:
         return
-    limit = 1 << 20
-    for text, before, after in zip(
-        texts, token_rows(encoder, texts, side, limit), token_rows(view, texts, side, limit), strict=True
-    ):
+    rows = token_rows(encoder, trained, texts, ENDLESS), token_rows(whole.encoder, prompt, texts, ENDLESS)
+    for text, before, after in zip(texts, *rows, strict=True):
         if before != after:
-            raise UserError(f"text.{side}: its suffix is tokenised differently after {shorten(text)}")
+            raise UserError(f"text.{prompt.side}: its suffix is tokenised differently after {shorten(text)}")
 
 
-def token_rows(
-    encoder: Encoder, texts: Sequence[str], side: Side, limit: int, instruction: str = ""
-) -> list[Any]:
+def token_rows(encoder: Encoder, prompt: Prompt, texts: Sequence[str], limit: int) -> list[Any]:
     """For each text: its token ids, and the position of the first pooled one."""
-    batch = encoder.tokenize(encoder.format(texts, side, instruction), limit)
+    batch = encoder.tokenize([prompt.format(text) for text in texts], limit)
     starts = (batch.mask_TL & ~batch.pool_TL).sum(dim=1).tolist()
     ids = [row[mask].tolist() for row, mask in zip(batch.ids_TL, batch.mask_TL, strict=True)]
     return list(zip(ids, starts, strict=True))
@@ -143,27 +141,19 @@ def their_rows(theirs: SentenceEmbedder, texts: Sequence[str], prompt: str) -> l
     return [(row, min(start, len(row))) for row in ids]
 
 
-def compare(
-    ours: Encoder,
-    theirs: SentenceEmbedder,
-    texts: list[str],
-    side: Side,
-    prompt_name: str,
-    instruction: str = "",
-) -> Compared:
-    """Token ids, which must be equal, then vectors."""
-    limit = max_tokens_of(ours)
-    rows = token_rows(ours, texts, side, limit, instruction)
-    for text, expected, found in zip(
-        texts, rows, their_rows(theirs, texts, theirs.model.prompts[prompt_name]), strict=True
-    ):
+def compare(ours: Exported, theirs: SentenceEmbedder, texts: Sequence[str], name: str) -> Compared:
+    """Token ids under the prompt of this name, which must be equal, then vectors."""
+    prompt, limit = ours.prompts[name], ours.max_tokens
+    rows = token_rows(ours.encoder, prompt, texts, limit)
+    found_rows = their_rows(theirs, texts, theirs.model.prompts[name])
+    for text, expected, found in zip(texts, rows, found_rows, strict=True):
         if expected != found:
-            raise UserError(describe_tokens(text, side, expected, found))
+            raise UserError(describe_tokens(text, name, expected, found))
     kept = [text for text, (ids, start) in zip(texts, rows, strict=True) if len(ids) > start]
-    vectors_TD = ours.encode(kept, side, instruction=instruction, max_tokens=limit)
+    vectors_TD = ours.encoder.encode_formatted([prompt.format(text) for text in kept], limit)
     return Compared(
         texts=kept,
-        distances=cosine_distances(vectors_TD, encode_named(theirs, kept, prompt_name)),
+        distances=cosine_distances(vectors_TD, encode_named(theirs, kept, name)),
         num_at_limit=sum(len(ids) == limit for ids, _ in rows),
         num_unpooled=len(texts) - len(kept),
     )
@@ -189,19 +179,19 @@ def cosine_distances(one_TD: np.ndarray, other_TD: np.ndarray) -> np.ndarray:
     return np.where(both_zero, 0.0, distances)
 
 
-def describe_tokens(text: str, side: str, expected: Any, found: Any) -> str:
+def describe_tokens(text: str, name: str, expected: Any, found: Any) -> str:
     """The first difference between two rows of tokens."""
     (ours, our_start), (theirs, their_start) = expected, found
     if ours == theirs:
         return (
-            f"parity: {side} {shorten(text)}: training pools from token {our_start}, sentence-transformers "
+            f"parity: {name} {shorten(text)}: training pools from token {our_start}, sentence-transformers "
             f"from token {their_start}: the prompt's last token reaches into the text"
         )
     place = next(
         (i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), min(len(ours), len(theirs))
     )
     return (
-        f"parity: {side} {shorten(text)}: token ids differ from position {place}: training sees "
+        f"parity: {name} {shorten(text)}: token ids differ from position {place}: training sees "
         f"{len(ours)} tokens, {ours[place : place + 5]}…, sentence-transformers {len(theirs)} tokens, "
         f"{theirs[place : place + 5]}…"
     )

@@ -9,13 +9,16 @@ from embedtrain import __version__
 from embedtrain.artifacts import write_json
 from embedtrain.config.errors import UserError
 from embedtrain.config.stages import Export
+from embedtrain.data.examples import prompt_examples
 from embedtrain.data.rows import count_rows, read_rows
 from embedtrain.model.card import Facts, SourceFacts
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.export import export_encoder
 from embedtrain.model.parity import check_parity
+from embedtrain.model.prompts import SourcePrompts
 from embedtrain.stages.context import StageContext
 from embedtrain.stages.opening import open_start
+from embedtrain.text import source_text
 
 MODEL = "model"
 
@@ -25,17 +28,17 @@ def run_stage(context: StageContext) -> dict[str, object]:
     stage = context.stage
     assert isinstance(stage, Export)
     encoder = with_limit(open_start(context), stage.max_tokens)
-    instructions = {n: s.instruction for n, s in context.run.sources.items() if s.instruction}
+    sources = prompt_sources(context, stage, encoder)
     shutil.rmtree(context.folder / MODEL, ignore_errors=True)
     export_encoder(
         encoder,
         context.folder / MODEL,
         precision=stage.precision,
         facts=card_facts(context, stage),
-        instructions=instructions,
+        sources=sources,
     )
     queries, documents = parity_texts(context, stage)
-    parity = check_parity(encoder, context.folder / MODEL, queries, documents, instructions=instructions)
+    parity = check_parity(encoder, context.folder / MODEL, queries, documents, sources=sources)
     write_json(context.folder / "parity.json", parity)
     print(f"{stage.name}: sentence-transformers gives the same vectors; see parity.json")
     return {"parity": parity}
@@ -50,6 +53,21 @@ def with_limit(encoder: Encoder, max_tokens: int | None) -> Encoder:
         limits = {"max_query_tokens": max_tokens, "max_document_tokens": max_tokens}
         encoder.spec = replace(encoder.spec, text=encoder.spec.text.model_copy(update=limits))
     return encoder
+
+
+def prompt_sources(context: StageContext, stage: Export, encoder: Encoder) -> dict[str, SourcePrompts]:
+    """How each source is written, for the prompts of the folder, with fixed examples where the stage asks."""
+    sources = {}
+    for name, source in context.run.sources.items():
+        how = source_text(encoder.spec.text, source, context.run.seed)
+        if stage.max_tokens is not None:
+            how = replace(how, max_query_tokens=stage.max_tokens, max_document_tokens=stage.max_tokens)
+        examples = {}
+        if number := stage.few_shot_examples.get(name):
+            rows = read_rows(source.rows)
+            examples[number] = prompt_examples(rows, number, context.seed, name, how, encoder.tokenizer)
+        sources[name] = SourcePrompts(how, source.tasks, examples)
+    return sources
 
 
 def parity_texts(context: StageContext, stage: Export) -> tuple[list[str], list[str]]:
