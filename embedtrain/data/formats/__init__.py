@@ -1,0 +1,1 @@
+"""The formats people already have, each read into canonical rows: `table.FORMATS`."""
