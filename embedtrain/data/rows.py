@@ -1,11 +1,8 @@
-"""The canonical row, and reading and writing files of rows: .jsonl, .jsonl.gz and .parquet."""
+"""The canonical row, and reading and writing files of rows with their texts: .jsonl, .jsonl.gz, .parquet."""
 
-import gzip
 import hashlib
 import io
-import json
 import re
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,11 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from embedtrain.artifacts import write_atomic
-from embedtrain.config.errors import UserError, found, near_file, nearest, shorten
+from embedtrain.config.errors import UserError, found, nearest, shorten
+from embedtrain.data.problems import Problems
+from embedtrain.data.records import check_file, open_parquet, read_batches, read_json_lines, read_lines
 
 SCHEMA_VERSION = 1
 VERSION_KEY = b"embedtrain_rows"
-SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
 HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 OTHER_NAMES = {
     "anchor": "query",
@@ -42,18 +40,20 @@ class Row:
     negative_scores: tuple[float, ...] | None = None
     score: float | None = None
     label: str | None = None
+    task: str | None = None
     instruction: str | None = None
     source: str | None = None
 
 
 KEYS = tuple(field.name for field in fields(Row))
 TEXTS, NUMBERS = ("positives", "negatives"), ("positive_scores", "negative_scores")
+NAMES = ("label", "task", "instruction", "source")
 COLUMNS = pa.schema(
     [("query", pa.string())]
     + [(name, pa.list_(pa.string())) for name in TEXTS]
     + [(name, pa.list_(pa.float64())) for name in NUMBERS]
     + [("score", pa.float64())]
-    + [(name, pa.string()) for name in ("label", "instruction", "source")]
+    + [(name, pa.string()) for name in NAMES]
 )
 
 
@@ -64,27 +64,35 @@ def text_key(text: str) -> int:
 
 
 def read_rows(path: Path | str) -> list[Row]:
-    """All rows of a file, checked. Raises UserError: the place, the key, what was found and expected."""
-    path = check_file(path)
-    rows = [make_row(record, place) for place, record in read_records(path)]
+    """All rows of a small file. Raises UserError: each fault's place and key, what was found and expected."""
+    problems = Problems()
+    rows = list(stream_rows(check_file(path), problems))
+    problems.require()
     if not rows:
         raise UserError(f"{path}: no rows; expected at least one")
     return rows
 
 
 def count_rows(path: Path | str) -> int:
-    """Number of rows: from a parquet file's footer, else by counting lines."""
-    path = check_file(path)
+    """Number of rows: from a parquet file's or a folder's footer, else by counting lines."""
+    folder = Path(path) / "rows.parquet"
+    if folder.is_file():
+        return int(open_parquet(folder).metadata.num_rows)
+    path, problems = check_file(path), Problems()
     if path.suffix == ".parquet":
-        return int(open_parquet(path).metadata.num_rows)
-    return sum(1 for _ in read_lines(path))
+        return int(open_rows_parquet(path).metadata.num_rows)
+    number = sum(1 for _ in read_lines(path, problems))
+    problems.require()
+    return number
 
 
 def write_rows(path: Path | str, rows: Sequence[Row]) -> Path:
     """Write rows as parquet, atomically; columns that no row fills are left out. Equal rows, equal bytes."""
+    problems = Problems()
     for number, row in enumerate(rows, 1):
         if fault := row_fault(row):
-            raise UserError(f"{path}: row {number}: {fault}")
+            problems.add(f"{path}: row {number}", fault)
+    problems.require()
     values = {name: [getattr(row, name) for row in rows] for name in KEYS}
     used = [field for field in COLUMNS if field.name in KEYS[:2] or any(filled(values[field.name]))]
     table = pa.table(
@@ -101,114 +109,123 @@ def filled(values: Iterable[object]) -> Iterator[bool]:
     return (value is not None and value != () for value in values)
 
 
-def check_file(path: Path | str) -> Path:
-    """The path, where it names a file of a kind that is read."""
-    path = Path(path)
-    if not path.is_file():
-        what = "is a folder, not a file" if path.is_dir() else f"no such file{near_file(path)}"
-        raise UserError(f"{path}: {what}")
-    if not path.name.endswith(SUFFIXES):
-        raise UserError(f"{path}: unknown kind of file; expected {', '.join(SUFFIXES)}")
-    return path
+def stream_rows(path: Path, problems: Problems) -> Iterator[Row]:
+    """The sound rows of a file one after the other; what is wrong with the others goes to `problems`."""
+    for place, record in read_records(path, problems):
+        if row := make_row(record, place, problems):
+            yield row
 
 
-def read_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def read_records(path: Path, problems: Problems) -> Iterator[tuple[str, dict[str, Any]]]:
     """(place, raw record) of each row; place is `file:line`, or `file: row n` in parquet."""
-    if path.suffix == ".parquet":
-        yield from read_parquet(path)
+    if path.suffix != ".parquet":
+        yield from read_json_lines(path, problems)
         return
-    for number, line in read_lines(path):
-        place = f"{path}:{number}"
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{place}: broken JSON at column {error.colno}: {error.msg}") from None
-        if not isinstance(record, dict):
-            raise UserError(f"{place}: found {found(record)}, expected a JSON object with keys")
-        yield place, record
-
-
-def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """(number from 1, text) of each line that is not blank."""
-    number = 0
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield number, line.rstrip().decode("utf-8-sig" if number == 1 else "utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}:{number}: not UTF-8 text (byte {error.start + 1} of the line)") from None
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise UserError(f"{path}:{number + 1}: broken gzip file: {error}") from None
-
-
-def open_parquet(path: Path) -> pq.ParquetFile:
-    """The parquet file, its columns and version checked; its rows not yet read."""
-    try:
-        file = pq.ParquetFile(path)
-    except pa.ArrowInvalid as error:
-        raise UserError(f"{path}: not a parquet file: {error}") from None
-    version = int((file.schema_arrow.metadata or {}).get(VERSION_KEY, SCHEMA_VERSION))
-    if version > SCHEMA_VERSION:
-        raise UserError(
-            f"{path}: rows of version {version}; this embedtrain reads up to {SCHEMA_VERSION}: upgrade it"
-        )
-    for name in file.schema_arrow.names:
-        check_key(name, f"{path}: column")
-    return file
-
-
-def read_parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(place, record) of each row of a parquet file."""
-    number = 0
-    for batch in open_parquet(path).iter_batches(8192):
-        for record in batch.to_pylist():
-            number += 1
+    for start, batch in read_batches(open_rows_parquet(path), path, problems):
+        for number, record in enumerate(batch.to_pylist(), start + 1):
             yield f"{path}: row {number}", record
 
 
-def check_key(key: str, place: str) -> None:
-    """Raise UserError where `key` is no key of a row."""
-    if key not in KEYS:
-        hint = f"did you mean '{OTHER_NAMES[key]}'?" if key in OTHER_NAMES else nearest(key, KEYS)
-        raise UserError(f"{place}: '{key}': unknown key; {hint}")
+def open_rows_parquet(path: Path) -> pq.ParquetFile:
+    """The parquet file, its version and columns checked; its rows not yet read."""
+    file, problems = open_parquet(path), Problems()
+    require_version(file, path, SCHEMA_VERSION)
+    for field in file.schema_arrow:
+        if field.name not in KEYS:
+            problems.add(f"{path}: column", unknown_key(field.name))
+        elif not fits(field.type, COLUMNS.field(field.name).type):
+            problems.add(
+                f"{path}: column '{field.name}'", f"found {field.type}, expected {EXPECTED[field.name]}"
+            )
+    for name in KEYS[:2]:
+        if name not in file.schema_arrow.names and not problems:
+            problems.add(f"{path}: column '{name}'", f"is missing; expected {EXPECTED[name]}")
+    problems.require()
+    return file
 
 
-def make_row(record: dict[str, Any], place: str) -> Row:
-    """The row that a record describes. A null stands for an absent key."""
-    for key in record:
-        check_key(key, place)
+def require_version(file: pq.ParquetFile, path: Path, newest: int) -> None:
+    """Raise UserError where rows were written by a later embedtrain."""
+    version = int((file.schema_arrow.metadata or {}).get(VERSION_KEY, SCHEMA_VERSION))
+    if version > newest:
+        raise UserError(
+            f"{path}: rows of version {version}; this embedtrain reads up to {newest}: upgrade it"
+        )
+
+
+def fits(given: pa.DataType, wanted: pa.DataType) -> bool:
+    """Whether a column of one type can be read as the other: wider or encoded text, any numbers, nothing."""
+    types = pa.types
+    if types.is_dictionary(given):
+        return fits(given.value_type, wanted)
+    if types.is_list(wanted):
+        is_list = types.is_list(given) or types.is_large_list(given) or types.is_fixed_size_list(given)
+        return types.is_null(given) or (is_list and fits(given.value_type, wanted.value_type))
+    if types.is_floating(wanted):
+        return types.is_null(given) or types.is_floating(given) or types.is_integer(given)
+    if types.is_integer(wanted):
+        return bool(types.is_integer(given))
+    return bool(types.is_null(given) or types.is_string(given) or types.is_large_string(given))
+
+
+def unknown_key(key: str) -> str:
+    """What to say of a name that is no key of a row."""
+    hint = f"did you mean '{OTHER_NAMES[key]}'?" if key in OTHER_NAMES else nearest(key, KEYS)
+    return f"'{key}': unknown key; {hint}"
+
+
+def make_row(record: dict[str, Any], place: str, problems: Problems) -> Row | None:
+    """The row that a record describes, or none where it has faults. A null stands for an absent key."""
     given = {key: value for key, value in record.items() if value is not None}
-    for key in ("query", "positives"):
-        if key not in given:
-            raise UserError(f"{place}: '{key}' is missing; expected {EXPECTED[key]}")
-    row = Row(**{key: make_value(key, value, place) for key, value in given.items()})
-    if fault := row_fault(row):
-        raise UserError(f"{place}: {fault}")
-    return row
+    faults = list(record_faults(record, given))
+    if not faults:
+        row = Row(**{key: keep(value) for key, value in given.items()})
+        if (fault := row_fault(row)) is None:
+            return row
+        faults = [fault]
+    for fault in faults:
+        problems.add(place, fault)
+    return None
+
+
+def record_faults(record: dict[str, Any], given: dict[str, Any]) -> Iterator[str]:
+    """Keys that are unknown, missing, or of another type."""
+    yield from (unknown_key(key) for key in record if key not in KEYS)
+    for key in KEYS[:2]:
+        if key not in given and not record.keys() - KEYS:
+            yield f"'{key}' is missing; expected {EXPECTED[key]}"
+    for key, value in given.items():
+        if key in KEYS:
+            yield from value_faults(key, value)
 
 
 EXPECTED = (
-    dict.fromkeys(("query", "label", "instruction", "source"), "text")
+    dict.fromkeys(("query", *NAMES), "text")
     | dict.fromkeys(TEXTS, "a list of texts")
     | dict.fromkeys(NUMBERS, "a list of finite numbers")
     | {"score": "a finite number"}
 )
 
 
-def make_value(key: str, value: Any, place: str) -> Any:
-    """A raw value as the row keeps it."""
-    if key in TEXTS + NUMBERS:
-        if not isinstance(value, list):
-            raise UserError(f"{place}: '{key}': found {found(value)}, expected {EXPECTED[key]}")
-        valid = is_text if key in TEXTS else is_number
+def value_faults(key: str, value: Any) -> Iterator[str]:
+    """What is wrong with the type of a raw value."""
+    valid = is_number if key in NUMBERS or key == "score" else is_text
+    if key not in TEXTS + NUMBERS:
+        if not valid(value):
+            yield f"'{key}': found {found(value)}, expected {EXPECTED[key]}"
+    elif not isinstance(value, list):
+        yield f"'{key}': found {found(value)}, expected {EXPECTED[key]}"
+    else:
         for number, item in enumerate(value):
             if not valid(item):
-                raise UserError(f"{place}: '{key}[{number}]': found {found(item)}, expected {EXPECTED[key]}")
-        return tuple(value) if key in TEXTS else tuple(float(item) for item in value)
-    if not (is_number if key == "score" else is_text)(value):
-        raise UserError(f"{place}: '{key}': found {found(value)}, expected {EXPECTED[key]}")
-    return float(value) if key == "score" else str(value)
+                yield f"'{key}[{number}]': found {found(item)}, expected {EXPECTED[key]}"
+
+
+def keep(value: Any) -> Any:
+    """A value as the row keeps it: lists as tuples, numbers as floats."""
+    if isinstance(value, list):
+        return tuple(keep(item) for item in value)
+    return value if isinstance(value, str) else float(value)
 
 
 def is_text(value: object) -> bool:
