@@ -1,6 +1,7 @@
 """Small sources of rows, and mining them with an encoder of words."""
 
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +19,19 @@ WORDS = ["apple", "pear", "plum", "train", "plane", "river", "stone", "cloud", "
 
 
 class WordEncoder:
-    """A `TextEncoder` over words; the side, the instruction and the token limit change the vector."""
+    """An encoder of words; the side, its template, the instruction and the limit change the vector."""
 
     dim = 24
 
     def __init__(self) -> None:
         self.words = WordEmbedder(self.dim)
         self.encoded: list[str] = []
+        self.templates = {"query": "{text}", "document": "{text}"}
+
+    def with_templates(self, query: str, document: str) -> "WordEncoder":
+        other = copy(self)
+        other.templates = {"query": query, "document": document}
+        return other
 
     def encode(
         self,
@@ -39,7 +46,8 @@ class WordEncoder:
         self.encoded += texts
         cut = [" ".join(text.split()[:max_tokens]) for text in texts]
         lead = "asked " if side == "query" else ""
-        return self.words.encode([f"{lead}{instruction} {text}" for text in cut], side=side)
+        written = [self.templates[side].replace("{text}", text) for text in cut]
+        return self.words.encode([f"{lead}{instruction} {text}" for text in written], side=side)
 
 
 def make_rows(num: int, seed: int, num_positives: int = 1) -> list[Row]:
@@ -90,7 +98,7 @@ def mine_with_words(run: Run, folder: Path) -> tuple[dict, WordEncoder]:
     context = context_of(run, "mined", folder)
     encoder = WordEncoder()
     retriever = Retriever(
-        encoder, "weights", "template", run.text, context.folder.parent / "vectors", 64, "cpu"
+        encoder, "weights", "template", run.text, context.folder.parent / "vectors", 64, "cpu", run.seed
     )
     assert isinstance(context.stage, Mine)
     return mine.mine_sources(context, context.stage, retriever), encoder

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from mined_sources import context_of, make_rows, make_run, mine_with_words, write_sources
+from mined_sources import WordEncoder, context_of, make_rows, make_run, mine_with_words, write_sources
 from tiny_models import TEXTS, save_tiny
 
 from embedtrain.config.errors import UserError
@@ -24,6 +24,7 @@ from embedtrain.search import dot
 from embedtrain.stages import mine, select
 from embedtrain.stages.context import StageContext
 from embedtrain.stages.opening import open_start
+from embedtrain.text import source_text, written_as_query
 
 
 @pytest.fixture
@@ -89,6 +90,30 @@ def test_symmetric_documents_are_formatted_as_queries(tmp_path: Path) -> None:
         scores.append(read_mined(folder / "r" / "mined", "one").positive_score_Q[0])
     assert scores[0] == pytest.approx(1.0, abs=1e-6)
     assert scores[1] < 0.99
+
+
+def test_documents_are_written_as_training_writes_them(tmp_path: Path, rows: dict[str, list[Row]]) -> None:
+    """A source's own templates, and the query's for the share of documents that has it."""
+    values = {
+        "query": "apple {text}",
+        "document": "river {text}",
+        "instructed_documents_fraction": 0.5,
+        "instruction": "plum",
+    }
+    run = make_run(tmp_path, {"one": values}, {"top_k": 3}, {})
+    mine_with_words(run, tmp_path)
+    how = source_text(run.text, run.sources["one"], run.seed)
+    mined = read_mined(tmp_path / "r" / "mined", "one")
+    words = WordEncoder().with_templates(how.query, how.document)
+    rest = {"instruction": "plum", "max_tokens": 256, "tokens_per_batch": 64, "normalize": True}
+    chosen = {"query": 0, "document": 0}
+    for number, row in enumerate(rows["one"]):
+        side = "query" if written_as_query(how, text_key(row.positives[0])) else "document"
+        chosen[side] += 1
+        query = words.encode([row.query], "query", **rest)
+        document = words.encode([row.positives[0]], side, **rest)
+        assert mined.positive_scores[number][0] == pytest.approx(dot(query, document).item(), rel=1e-6)
+    assert min(chosen.values()) > 5  # the premise: both kinds were mined
 
 
 def test_rows_and_corpus_are_drawn_with_the_seed() -> None:

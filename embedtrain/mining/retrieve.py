@@ -4,9 +4,11 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
+from embedtrain.artifacts import hash_json
 from embedtrain.config.schema import TextFormat
 from embedtrain.config.sources import Source
 from embedtrain.data.rows import Row, text_key
@@ -14,30 +16,46 @@ from embedtrain.mining.corpus import Corpus
 from embedtrain.mining.tables import Mined
 from embedtrain.search import dot, search_chunks
 from embedtrain.show.progress import progress
+from embedtrain.text import SourceText, source_text, written_as_queries
 from embedtrain.vectors import Recipe, Side, TextEncoder, encode_texts
 
 QUERY_CHUNK = 1024
 
 
+class SourceEncoder(TextEncoder, Protocol):
+    """An encoder that writes texts by a source's own templates."""
+
+    def with_templates(self, query: str, document: str) -> TextEncoder:
+        """The same weights under these templates."""
+
+
 @dataclass(frozen=True, slots=True)
 class Retriever:
-    """An encoder, the hashes its vectors are stored under, and where."""
+    """An encoder, the hashes its vectors are stored under, and where; `seed` is the run's."""
 
-    encoder: TextEncoder
+    encoder: SourceEncoder
     weights: str
     template: str
     text: TextFormat
     store: Path
     tokens_per_batch: int
     device: str
+    seed: int
 
     def encode(
-        self, texts: Sequence[str], side: Side, instructions: Sequence[str], max_tokens: int, label: str
+        self,
+        texts: Sequence[str],
+        side: Side,
+        how: SourceText,
+        instructions: Sequence[str],
+        max_tokens: int,
+        label: str,
     ) -> np.ndarray:
         """Vectors from the store, or into it."""
-        recipe = Recipe(self.weights, self.template, side, max_tokens)
+        written = {"query": how.query, "document": how.document}[side]
+        recipe = Recipe(self.weights, hash_json([self.template, written]), side, max_tokens)
         return encode_texts(
-            self.encoder,
+            self.encoder.with_templates(how.query, how.document),
             texts,
             recipe,
             self.store,
@@ -47,20 +65,32 @@ class Retriever:
         )
 
     def encode_queries(self, rows: Sequence[Row], source: Source, name: str) -> np.ndarray:
-        """Vectors of the rows' queries; a row's own instruction wins."""
-        instructions = [source.instruction if row.instruction is None else row.instruction for row in rows]
-        limit = source.max_query_tokens or self.text.max_query_tokens
-        return self.encode([row.query for row in rows], "query", instructions, limit, f"{name}: queries")
+        """Vectors of the rows' queries, without examples; a row's own instruction wins."""
+        how = source_text(self.text, source, self.seed)
+        instructions = [how.instruction if row.instruction is None else row.instruction for row in rows]
+        texts = [row.query for row in rows]
+        return self.encode(texts, "query", how, instructions, how.max_query_tokens, f"{name}: queries")
 
-    def encode_documents(self, texts: Sequence[str], source: Source, name: str) -> np.ndarray:
-        """Vectors of documents, as queries in a symmetric source; with the source's instruction."""
-        side: Side = "query" if source.symmetric else "document"
-        limits = {
-            "query": source.max_query_tokens or self.text.max_query_tokens,
-            "document": source.max_document_tokens or self.text.max_document_tokens,
-        }
-        instructions = [source.instruction] * len(texts)
-        return self.encode(texts, side, instructions, limits[side], f"{name}: documents")
+    def encode_documents(self, corpus: Corpus, source: Source, name: str) -> np.ndarray:
+        """Vectors of documents, those as queries that training writes so; with the source's instruction."""
+        how = source_text(self.text, source, self.seed)
+        as_query = written_as_queries(how, corpus.keys_N)
+        vectors = np.empty((len(as_query), self.encoder.dim), np.float32)
+        for side, chosen in sides(as_query).items():
+            texts = [corpus.texts[number] for number in chosen]
+            instructions = [how.instruction] * len(texts)
+            limit, label = how.max_document_tokens, f"{name}: documents"
+            vectors[chosen] = self.encode(texts, side, how, instructions, limit, label)
+        return vectors
+
+
+def sides(as_query: np.ndarray) -> dict[Side, np.ndarray]:
+    """Numbers of the documents by how they are written; a side that none has is left out."""
+    numbers: dict[Side, np.ndarray] = {
+        "query": np.flatnonzero(as_query),
+        "document": np.flatnonzero(~as_query),
+    }
+    return {side: chosen for side, chosen in numbers.items() if len(chosen)}
 
 
 @dataclass(slots=True)
@@ -102,7 +132,7 @@ def retrieve(
     """
     start = time.monotonic()
     queries = retriever.encode_queries(rows, source, name)
-    documents = retriever.encode_documents(corpus.texts, source, name)
+    documents = retriever.encode_documents(corpus, source, name)
     tally.encode_seconds = time.monotonic() - start
     start = time.monotonic()
     positives = _positive_ids(rows, corpus)

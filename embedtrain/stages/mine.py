@@ -69,10 +69,11 @@ def open_retriever(context: StageContext) -> Retriever:
         encoder=encoder,
         weights=weights_hash(encoder),
         template=hash_json(encoder.spec.to_json()),
-        text=context.run.text,
+        text=encoder.spec.text,
         store=context.vector_store,
         tokens_per_batch=context.machine.encode_tokens,
         device=context.machine.device,
+        seed=context.run.seed,
     )
 
 
