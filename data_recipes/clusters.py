@@ -94,5 +94,14 @@ def split(clusters: Sequence[int], order: Sequence[bytes], num_test: int) -> tup
 
 def near_any(texts: Sequence[str], others: Sequence[str], least: float = 0.5) -> set[int]:
     """Positions of `texts` that nearly equal one of `others`."""
-    pairs = near_pairs([*others, *texts], least, most_in_bucket=10**9)
-    return {later - len(others) for earlier, later in pairs if earlier < len(others) <= later}
+    values = [features(text) for text in others]
+    buckets: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for number, own in enumerate(values):
+        for key in bands(own) if own else ():
+            buckets[key].append(number)
+    found = set()
+    for number, own in enumerate(map(features, texts)):
+        near = {other for key in bands(own) for other in buckets.get(key, ())} if own else set()
+        if any(overlap(values[other], own) >= least for other in near):
+            found.add(number)
+    return found

@@ -11,7 +11,17 @@ from data_recipes.registry import Recipe
 from embedtrain.artifacts import hash_file
 from embedtrain.data.rows import Row
 
-RECIPES = (Recipe(name="debian", task="retrieval", licence="per package, DFSG-free", overlap="none known"),)
+LICENCES = "per package, DFSG-free"
+RECIPES = (
+    Recipe(name="debian", task="retrieval", licence=LICENCES, overlap="none known"),
+    Recipe(
+        name="debian-all",
+        task="retrieval",
+        licence=LICENCES,
+        overlap="none known",
+        arguments=("--out", "build/rows/debian-all", "--rows", "1000000"),
+    ),
+)
 
 SKIPPED_SECTIONS = {"oldlibs", "debug", "localization", "metapackages", "translations", "kernel"}
 SIBLING = re.compile(r"-(prof$|dbg|dbgsym|dev|doc|data|common|l10n|examples|tests?|static)$")

@@ -23,18 +23,29 @@ def default_raw() -> Path:
     return Path(cache) / "raw"
 
 
-def read_arguments(
-    arguments: Sequence[str], description: str | None, out: str, *, rows: int, test: int
-) -> argparse.Namespace:
-    """The arguments every recipe takes."""
+def arguments_parser(
+    description: str | None, out: str, *, rows: int, test: int, words: int = 0
+) -> argparse.ArgumentParser:
+    """A parser of the arguments every recipe takes; `--words` clips texts, where a default is given."""
     parser = argparse.ArgumentParser(
         f"python -m data_recipes build {Path(out).name}", description=description
     )
     parser.add_argument("--out", type=Path, default=Path(out), help=f"folder to write (default: {out})")
     parser.add_argument("--raw", type=Path, default=default_raw(), help="folder that keeps raw packages")
     parser.add_argument("--rows", type=int, default=rows, help=f"most training rows (default: {rows})")
-    parser.add_argument("--test", type=int, default=test, help=f"test queries (default: {test})")
-    return parser.parse_args(arguments)
+    parser.add_argument("--test", type=int, default=test, help=f"most test rows (default: {test})")
+    if words:
+        parser.add_argument(
+            "--words", type=int, default=words, help=f"most words of a text (default: {words})"
+        )
+    return parser
+
+
+def read_arguments(
+    arguments: Sequence[str], description: str | None, out: str, *, rows: int, test: int, words: int = 0
+) -> argparse.Namespace:
+    """The arguments of a recipe that takes no others."""
+    return arguments_parser(description, out, rows=rows, test=test, words=words).parse_args(arguments)
 
 
 def say(message: str) -> None:
@@ -53,27 +64,28 @@ def run(command: list[str], folder: Path) -> None:
         raise UserError(f"{' '.join(command)}: failed\n{done.stderr.strip()[-2000:]}")
 
 
-def apt_options(raw: Path) -> list[str]:
-    """Options that give apt its own lists and cache below `raw`, with English descriptions."""
+def apt_options(folder: Path, languages: Sequence[str] = ("en",)) -> list[str]:
+    """Options that give apt its own lists and cache in `folder`, with descriptions in these languages."""
     for part in ("lists/partial", "cache/archives/partial"):
-        (raw / "apt" / part).mkdir(parents=True, exist_ok=True)
-    options = {
-        "Dir::State::lists": raw / "apt" / "lists",
-        "Dir::Cache": raw / "apt" / "cache",
-        "Acquire::Languages": "en",
-        "Acquire::Languages::": "en",
-        "APT::Sandbox::User": "root",
-    }
-    return [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    options = [
+        ("Dir::State::lists", str(folder / "lists")),
+        ("Dir::Cache", str(folder / "cache")),
+        ("APT::Sandbox::User", "root"),
+        ("Acquire::Languages", ""),  # a value here would hide the list below
+        *(("Acquire::Languages::", language) for language in languages),
+    ]
+    return [word for key, value in options for word in ("-o", f"{key}={value}")]
 
 
-def fetch_lists(raw: Path) -> Path:
-    """The folder of apt lists, fetched where there is none yet."""
-    raw = raw.resolve()
-    options = apt_options(raw)
-    if not list((raw / "apt/lists").glob("*Translation-en*")):
-        run(["apt-get", *options, "update"], raw)
-    return raw / "apt" / "lists"
+def fetch_lists(raw: Path, languages: Sequence[str] = ()) -> Path:
+    """The folder of apt lists, with more languages than English a folder apart; fetched where not there."""
+    folder = raw.resolve() / ("apt-languages" if languages else "apt")
+    options = apt_options(folder, ("en", *languages))
+    wanted = ["en", *(language.replace("_", "%5f") for language in languages)]
+    if not all(list((folder / "lists").glob(f"*Translation-{language}*")) for language in wanted):
+        run(["apt-get", *options, "update"], folder)
+    return folder / "lists"
 
 
 def read_list(path: Path) -> str:
@@ -106,7 +118,7 @@ def fetch_deb(name: str, raw: Path) -> Path:
     folder = raw / "deb" / name
     if not folder.is_dir():
         (raw / "deb").mkdir(exist_ok=True)
-        run(["apt-get", *apt_options(raw), "download", name], raw / "deb")
+        run(["apt-get", *apt_options(raw / "apt"), "download", name], raw / "deb")
         archive = max((raw / "deb").glob(f"{name}_*.deb"))
         run(["dpkg-deb", "-x", str(archive), str(folder)], raw)
         note_origin(archive, raw / "deb" / f"{name}.origin")
@@ -148,6 +160,12 @@ def note_origin(archive: Path, path: Path) -> None:
 def origin(folder: Path) -> str:
     """Name and hash of the file a folder was extracted from."""
     return folder.with_name(f"{folder.name}.origin").read_text()
+
+
+def copyright_text(folders: Sequence[Path]) -> str:
+    """What extracted Debian packages say of their licences; a package may share another's file."""
+    files = [folder / "usr/share/doc" / folder.name / "copyright" for folder in folders]
+    return "\n\n".join(path.read_text() for path in files if path.is_file())
 
 
 def order_key(text: str) -> bytes:

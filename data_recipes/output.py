@@ -10,6 +10,7 @@ from statistics import mean
 
 from data_recipes.clusters import near_any
 from data_recipes.fetch import say
+from data_recipes.registry import ROOT
 from embedtrain.artifacts import hash_file, write_atomic
 from embedtrain.data.rows import Row, write_rows
 
@@ -27,6 +28,7 @@ class Card:
     made: str
     split: str
     date: str
+    words: int = CLIP_WORDS
 
 
 def clip(text: str, words: int = CLIP_WORDS) -> str:
@@ -37,6 +39,12 @@ def clip(text: str, words: int = CLIP_WORDS) -> str:
 def tidy(text: str) -> str:
     """White space made single, none before punctuation."""
     return re.sub(r"\s+([,.;:?!)])(?=\s|$)", r"\1", " ".join(text.split()))
+
+
+def faq_folder(out: Path) -> Path:
+    """The FAQ test set beside a set or, where there is none, the shipped one."""
+    beside = out.parent / "tests" / "faq"
+    return beside if beside.is_dir() else ROOT / "rows" / "tests" / "faq"
 
 
 def read_kept_out(folder: Path) -> list[str]:
@@ -58,7 +66,7 @@ def drop_kept_out(rows: Sequence[Row], kept_out: Sequence[str]) -> list[Row]:
 
 def write_set(out: Path, train: Sequence[Row], test: Sequence[Row], card: Card, licence: str) -> None:
     """Write train.parquet, test.parquet, card.md and LICENSE, without rows that touch the FAQ test set."""
-    kept = drop_kept_out(train, read_kept_out(out.parent / "tests" / "faq"))
+    kept = drop_kept_out(train, read_kept_out(faq_folder(out)))
     apart = drop_kept_out(kept, [text for row in test for text in row.positives])
     parts = {"train": apart, "test": list(test)}
     for name, rows in parts.items():
@@ -82,7 +90,7 @@ def card_text(
     ]
     lines += [f"- {line}" for line in card.origins]
     lines += ["", "## Licence", "", card.licence, "", "## How it was made", "", card.made]
-    lines += [f"Documents are clipped to their first {CLIP_WORDS} words.", "", "## Split", "", card.split]
+    lines += [f"Documents are clipped to their first {card.words} words.", "", "## Split", "", card.split]
     lines += [
         "Training rows dropped for a text that nearly equals (overlap 0.5) one of the FAQ test set: "
         f"{near_faq}; a held-out document, or for being there twice: {near_test}.",

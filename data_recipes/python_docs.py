@@ -12,7 +12,16 @@ from data_recipes.output import Card, clip, psf_licence, write_set
 from data_recipes.registry import Recipe
 from embedtrain.data.rows import Row
 
-RECIPES = (Recipe(name="pydoc", task="retrieval", licence="PSF-2.0", overlap="none known"),)
+RECIPES = (
+    Recipe(name="pydoc", task="retrieval", licence="PSF-2.0", overlap="none known"),
+    Recipe(
+        name="pydoc-all",
+        task="retrieval",
+        licence="PSF-2.0",
+        overlap="none known",
+        arguments=("--out", "build/rows/pydoc-all", "--rows", "1000000"),
+    ),
+)
 
 SOURCES = "usr/share/doc/python3.11/html/_sources"
 PARTS = ("library", "howto", "tutorial", "reference", "using", "extending", "distributing", "installing")

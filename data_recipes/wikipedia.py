@@ -7,7 +7,7 @@ from pathlib import Path
 
 from data_recipes import fetch
 from data_recipes.clusters import cluster, drop_duplicates, split
-from data_recipes.output import Card, clip, tidy, write_retrieval, write_set
+from data_recipes.output import CLIP_WORDS, Card, clip, tidy, write_retrieval, write_set
 from data_recipes.registry import Recipe
 from embedtrain.artifacts import write_atomic
 from embedtrain.data.rows import Row
@@ -38,11 +38,11 @@ def clean(text: str) -> str:
     return tidy(re.sub(r"\(\s*[;,]\s*", "(", text))
 
 
-def read_articles(path: Path) -> list[tuple[str, Row]]:
+def read_articles(path: Path, words: int = CLIP_WORDS) -> list[tuple[str, Row]]:
     """(title, row) of every article, in a fixed shuffle; one half asks by description, the other by title."""
     found = []
     for title, article in json.loads(path.read_text()).items():
-        text, about = clip(clean(article["extract"])), tidy(article.get("description") or "")
+        text, about = clip(clean(article["extract"]), words), tidy(article.get("description") or "")
         if len(text.split()) < 12 or "may refer to" in text:
             continue
         by_description = len(about.split()) >= 4 and fetch.order_key(title)[0] % 2 == 0

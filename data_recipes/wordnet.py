@@ -19,8 +19,8 @@ Synset = tuple[list[str], str, list[str], str]
 LATIN = re.compile(r"^(any of|type genus|a? ?genus |a \w+ family|a family of)|\bgenus\b", re.IGNORECASE)
 
 
-def read_synsets(folder: Path) -> list[Synset]:
-    """(lemmas, definition, examples, part of speech) of every synset with a definition of four words."""
+def parse_synsets(folder: Path) -> list[Synset]:
+    """(lemmas, definition, examples, part of speech) of every synset with a definition."""
     found = []
     for part, label in PARTS.items():
         for line in (folder / f"data.{part}").read_text().splitlines():
@@ -33,9 +33,14 @@ def read_synsets(folder: Path) -> list[Synset]:
             ]
             definition = tidy(re.split(r';?\s*"', gloss)[0]).rstrip(";, ")
             examples = [tidy(text) for text in re.findall(r'"([^"]+)"', gloss)]
-            if len(definition.split()) >= 4 and not LATIN.search(definition):
+            if definition:
                 found.append((lemmas, definition, examples, label))
     return found
+
+
+def read_synsets(folder: Path) -> list[Synset]:
+    """Synsets with a definition of four words that is not that of a family or genus of living things."""
+    return [s for s in parse_synsets(folder) if len(s[1].split()) >= 4 and not LATIN.search(s[1])]
 
 
 def make_rows(synset: Synset) -> tuple[Row, list[Row]]:
