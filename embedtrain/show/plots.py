@@ -110,6 +110,76 @@ def scatter_plot(
     return draw_svg(draw, title, size)
 
 
+def range_plot(
+    rows: Sequence[tuple[str, Sequence[float]]],
+    title: str,
+    x: str = "",
+    *,
+    marks: Sequence[float | None] = (),
+    log: bool = False,
+) -> str:
+    """One line a row, from the least to the greatest of its five values, as an `<svg>` string.
+
+    The line is thick from the second to the fourth, with a dot at the third. `marks` are limits, one a row.
+    """
+    if not rows or any(len(values) != 5 for _, values in rows):
+        raise ValueError(f"plot '{title}': expected at least one row, of five values each")
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    def draw(axes: "Axes") -> None:
+        for place, (_, (least, low, middle, high, greatest)) in enumerate(rows):
+            axes.plot([least, greatest], [place, place], color=PALETTE[0], linewidth=1.2, alpha=0.6)
+            axes.plot([low, high], [place, place], color=PALETTE[0], linewidth=6, solid_capstyle="butt")
+            axes.plot(middle, place, "o", color=PALETTE[4], markersize=5, markeredgewidth=0)
+        for place, mark in enumerate(marks):
+            if mark is not None:
+                axes.plot(mark, place, "|", color=PALETTE[1], markersize=15, markeredgewidth=2)
+        if log:
+            axes.set_xscale("log", nonpositive="clip")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_locator(NullLocator())
+        name_rows(axes, [name for name, _ in rows], x)
+
+    return draw_svg(draw, title, (7.2, 0.6 + 0.3 * len(rows)))
+
+
+def share_plot(
+    rows: Sequence[tuple[str, Mapping[str, float]]], title: str, x: str = "", *, faint: Sequence[str] = ()
+) -> str:
+    """One bar a row, cut into named shares of it, as an `<svg>` string. A name has one colour in all rows.
+
+    Names take their colours in the order of their first sight; those in `faint` are greyed.
+    """
+    names = list(dict.fromkeys(name for _, shares in rows for name in shares))
+    if not names:
+        raise ValueError(f"plot '{title}' has no share to draw")
+
+    def draw(axes: "Axes") -> None:
+        ends = np.zeros(len(rows))
+        for number, name in enumerate(names):
+            widths = np.array([shares.get(name, 0.0) for _, shares in rows])
+            color, alpha = (PALETTE[-1], 0.5) if name in faint else (PALETTE[number % len(PALETTE)], 1.0)
+            axes.barh(np.arange(len(rows)), widths, 0.62, ends, color=color, alpha=alpha, label=name)
+            ends += widths
+        name_rows(axes, [name for name, _ in rows], x)
+        axes.set_xlim(0, max(1.0, float(ends.max())))
+        axes.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.03), handlelength=1.0)
+
+    return draw_svg(draw, title, (7.2, 0.6 + 0.3 * len(rows)))
+
+
+def name_rows(axes: "Axes", names: Sequence[str], x: str) -> None:
+    """Names of rows on the left, the first on top; lines across only for the values."""
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.grid(visible=False, axis="y")
+    axes.grid(visible=True, axis="x")
+    axes.spines["left"].set_visible(False)
+    axes.set_xlabel(x)
+
+
 def running_mean(values: np.ndarray, over: int) -> np.ndarray:
     """The mean of each value and up to `over - 1` before it; gaps (NaN) are left out of the mean."""
     known = np.isfinite(values)
