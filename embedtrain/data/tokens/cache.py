@@ -6,6 +6,7 @@ allows, else uint32) and what tells its entries apart. A build that was killed g
 shard.
 """
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -92,7 +93,8 @@ def build_cache(
     runs, span = entries.write_runs(folder), codes_per_shard(entries)
     missing = [n for n in range(num_shards(entries)) if not shard_files(folder, n)[1].exists()]
     sizes = [min(TEXTS_PER_SHARD, len(entries.rows.keys_M) - n * TEXTS_PER_SHARD) for n in missing]
-    with progress(f"tokenise {name}", total=sum(sizes), unit="text") as bar:
+    speaks = sys.stderr  # one process builds, whichever it is
+    with progress(f"tokenise {name}", total=sum(sizes), unit="text", stream=speaks) as bar:
         for number, size in zip(missing, sizes, strict=True):
             codes_E = merge_runs(runs, number * span, (number + 1) * span)
             blocks = encode_blocks(entries, codes_E, tokenizer, pool_instruction, name)

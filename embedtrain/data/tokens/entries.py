@@ -9,43 +9,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
+from embedtrain.data.store import RowStore
 from embedtrain.text import Formatted, SourceText, format_document, format_query
 
 QUERY, DOCUMENT = 0, 1
 ROWS_PER_RUN = 1 << 17
 
 
-class StoredRows(Protocol):
-    """Rows as arrays, as `embedtrain.data.store.RowStore` has them. Texts have ids below M."""
-
-    query_N: np.ndarray
-    positive_starts: np.ndarray
-    positive_P: np.ndarray
-    negative_starts: np.ndarray
-    negative_Q: np.ndarray
-    instruction_N: np.ndarray
-    keys_M: np.ndarray
-    instructions: Sequence[str]
-
-    @property
-    def hash(self) -> str:
-        """Of the content."""
-
-    def __len__(self) -> int: ...
-
-    def texts(self, ids: np.ndarray) -> list[str]:
-        """The texts of these ids."""
-
-
 @dataclass(frozen=True)
 class Entries:
     """The entries that the rows need, written as `text` says; negatives and queries only where wanted."""
 
-    rows: StoredRows
+    rows: RowStore
     text: SourceText
     negatives: bool
 
