@@ -63,6 +63,24 @@ def load_encoder(
 ) -> Encoder:
     """An encoder on any base; what an embedder says of itself completes `config` or, at odds, is refused."""
     require_transformers()
+    parts, spec, is_embedder = settle_base(base, config, text, precision)
+    encoder = build(parts, spec, device)
+    if is_embedder:
+        through = "" if encoder.dense is None else " through its Dense"
+        print(f"{spec.describe()}, {encoder.dim} dims{through}", file=sys.stderr)
+    return encoder
+
+
+def open_tokenizer(base: Base, config: EncoderConfig, text: TextFormat) -> tuple[Tokenizer, EncoderSpec]:
+    """The tokenizer that `load_encoder` would give, and how texts are written; the backbone is not read."""
+    parts, spec, _ = settle_base(base, config, text, "float32")
+    return read_tokenizer(parts, spec), spec
+
+
+def settle_base(
+    base: Base, config: EncoderConfig, text: TextFormat, precision: str
+) -> tuple[Parts, EncoderSpec, bool]:
+    """Where the encoder's parts are, the config completed by what the base says, and if it is an embedder."""
     source = resolve_model(base.model, revision=base.revision, sha256=base.sha256)
     if (source.path / "encoder.json").is_file():
         raise UserError(
@@ -84,11 +102,7 @@ def load_encoder(
         text=settle_text(said, text, base.model),
         **config.model_dump(),
     )
-    encoder = build(parts, spec, device)
-    if found is not None:
-        through = "" if encoder.dense is None else " through its Dense"
-        print(f"{spec.describe()}, {encoder.dim} dims{through}", file=sys.stderr)
-    return encoder
+    return parts, spec, found is not None
 
 
 def open_encoder(path: str | Path, *, device: str = "cpu") -> Encoder:
