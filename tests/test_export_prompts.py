@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from exports import DOCUMENTS, QUERIES, change_json, source_prompts, tiny_encoder
 
@@ -13,6 +14,7 @@ from embedtrain.config.schema import TextFormat
 from embedtrain.config.sources import Source
 from embedtrain.data.examples import prompt_examples
 from embedtrain.data.rows import Row
+from embedtrain.evaluation.measure import Remembering
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.export import export_encoder
 from embedtrain.model.parity import check_parity, cosine_distances
@@ -213,3 +215,35 @@ def test_the_longest_limit_is_the_folders(tmp_path: Path) -> None:
     sources = source_prompts(encoder, limits)
     export_encoder(encoder, tmp_path / "model", sources=sources)
     assert open_sentence_transformer(tmp_path / "model").model.max_seq_length == 222
+
+
+def test_evaluation_uses_the_prompts_of_the_task(tmp_path: Path) -> None:
+    encoder = tiny_encoder(tmp_path / "base", text=FMT.model_copy(update={"query": "query: {text}"}))
+    values = {
+        "search": {"query": "question:{text}", "document": "title: none | text:{text}"},
+        "same": {"query": "alike:{text}", "symmetric": True},
+    }
+    sources = source_prompts(encoder, values)
+    sources = {name: replace(source, tasks=(name.upper(),)) for name, source in sources.items()}
+    export_encoder(encoder, tmp_path / "model", sources=sources)
+    embedder = open_sentence_transformer(tmp_path / "model")
+    before = {"query": "query: ", "document": "", "": ""}
+    prompts = {
+        "SEARCH": {"query": "question:", "document": "title: none | text:", "": "question:"},
+        "SAME": {"query": "alike:", "document": "alike:", "": "alike:"},
+        "OTHER": before,
+    }
+    assert embedder.for_task("OTHER") is embedder
+    for task, expected in prompts.items():
+        for side, prompt in expected.items():
+            shown = embedder.for_task(task).encode(QUERIES, side=side)
+            plain = embedder.encode([prompt + text for text in QUERIES], side="")
+            assert cosine_distances(shown, plain).max() <= 1e-6
+    remembering = Remembering("tiny", lambda: embedder)
+    assert remembering.for_task("OTHER") is remembering
+    own = remembering.for_task("SAME")
+    assert own is remembering.for_task("SAME")
+    remembering.encode(QUERIES, side="query")
+    assert np.array_equal(
+        own.encode(QUERIES, side="query"), embedder.for_task("SAME").encode(QUERIES, side="query")
+    )

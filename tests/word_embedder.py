@@ -20,6 +20,10 @@ class WordEmbedder:
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
         return (vectors / norms if normalize else vectors).astype(np.float32)
 
+    def for_task(self, task: str) -> "WordEmbedder":
+        """It has no prompts."""
+        return self
+
     def vector(self, text: str) -> np.ndarray:
         """The sum of the words' vectors."""
         words = text.lower().split() or ["<empty>"]

@@ -41,6 +41,7 @@ class Remembering:
     name: str
     open_embedder: Callable[[], Embedder]
     kept: dict[tuple[Side, bool, str], np.ndarray] = field(default_factory=dict)
+    of_tasks: dict[str, Remembering] = field(default_factory=dict)
 
     @cached_property
     def embedder(self) -> Embedder:
@@ -52,6 +53,13 @@ class Remembering:
         """The embedder's."""
         return self.embedder.dim
 
+    def for_task(self, task: str) -> Remembering:
+        """With the prompts of the task; vectors under other prompts are other vectors."""
+        own = self.embedder.for_task(task)
+        if own is self.embedder:
+            return self
+        return self.of_tasks.setdefault(task, Remembering(self.name, lambda: own))
+
     def encode(self, texts: Sequence[str], *, side: Side, normalize: bool = True) -> np.ndarray:
         """Vectors of the texts; only new ones are encoded."""
         new = list(dict.fromkeys(text for text in texts if (side, normalize, text) not in self.kept))
@@ -62,9 +70,9 @@ class Remembering:
 
 
 def measure(embedder: Embedder, task: Task, name: str | None = None) -> Result:
-    """All metrics of the task's kind. `name` stands in tables, the embedder's own where it is none."""
+    """All metrics of the task's kind, under the model's prompts for it. `name` stands in tables."""
     start = time.perf_counter()
-    figures = MEASURES[type(task)](embedder, task)
+    figures = MEASURES[type(task)](embedder.for_task(task.name), task)
     return result_of(name or embedder.name, task, figures, time.perf_counter() - start)
 
 

@@ -74,7 +74,8 @@ def nearest_examples(
     pairs = matching(task)
     num = min(num, len(pairs.queries))
     rows = sorted(np.random.default_rng(seed).choice(len(pairs.queries), num, replace=False).tolist())
-    found = {embedder.name: nearest(embedder, pairs, rows) for embedder in (before, after)}
+    own = (before.for_task(task.name), after.for_task(task.name))
+    found = {embedder.name: nearest(embedder, pairs, rows) for embedder in own}
     return [
         Neighbours(pairs.queries[row], [(name, lists[number]) for name, lists in found.items()])
         for number, row in enumerate(rows)
@@ -112,7 +113,8 @@ def embedding_map(embedder: Embedder, task: Task, max_points: int = 600, seed: i
             (texts, [name] * len(texts), side)
             for texts, name, side in zip((pairs.queries, pairs.documents), names, pairs.sides, strict=True)
         ]
-    vectors = np.concatenate([encode(embedder, texts, side) for texts, _, side in parts])
+    own = embedder.for_task(task.name)
+    vectors = np.concatenate([encode(own, texts, side) for texts, _, side in parts])
     labels = [label for _, part, _ in parts for label in part]
     size = min(max_points, len(labels))
     rows = np.sort(np.random.default_rng(seed).choice(len(labels), size, replace=False))

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -37,6 +37,10 @@ class Embedder(Protocol):
         """Vectors (len(texts), dim), float32; side "" means without a prompt."""
         ...
 
+    def for_task(self, task: str) -> "Embedder":
+        """The same model with the prompts it has for the task; itself where it has none."""
+        ...
+
 
 @dataclass(frozen=True)
 class SentenceEmbedder:
@@ -45,9 +49,20 @@ class SentenceEmbedder:
     model: SentenceTransformer
     name: str
     dim: int
+    task: str = ""
+
+    def for_task(self, task: str) -> "SentenceEmbedder":
+        """The model with the prompts named `task-query`, `task-document` and `task`, where it has any."""
+        names = {task, f"{task}-query", f"{task}-document"}
+        return replace(self, task=task) if names & self.model.prompts.keys() else self
+
+    def prompt_name(self, side: Side) -> str | None:
+        """The task's prompt of this side, in the order in which mteb looks; None where it has none."""
+        names = (f"{self.task}-{side}", self.task) if side else (self.task,)
+        return next((name for name in names if self.task and name in self.model.prompts), None)
 
     def encode(self, texts: Sequence[str], *, side: Side, normalize: bool = True) -> np.ndarray:
-        """Vectors by `encode_query`, `encode_document` or, for side "", `encode`."""
+        """By the task's prompt, else by `encode_query`, `encode_document` or, for side "", `encode`."""
         if not len(texts):
             return np.zeros((0, self.dim), dtype=np.float32)
         encoders = {
@@ -55,8 +70,10 @@ class SentenceEmbedder:
             "document": self.model.encode_document,
             "": self.model.encode,
         }
-        vectors = encoders[side](
+        prompt_name = self.prompt_name(side)
+        vectors = encoders["" if prompt_name else side](
             list(texts),
+            prompt_name=prompt_name,
             batch_size=BATCH_SIZE,
             convert_to_tensor=True,
             normalize_embeddings=normalize,
