@@ -17,11 +17,11 @@ from embedtrain.data.rows import Row
 RECIPES = (Recipe(name="gcide", task="retrieval", licence="GPL-2+", overlap="none known"),)
 
 SIGNS = {"[deg]": "°", "[frac12]": "½", "[ae]": "æ", "[oe]": "œ", "[AE]": "Æ", "[OE]": "Œ", "[eacute]": "é"}
-PARTS = r"(?:(?:[a-z]{1,5}|pl|imp|p\. p|vb)\.(?: ?[&;,] ?| )*)*"
-HEAD = re.compile(rf"^[^\\(\n]*(?:(?:\\[^\\]*\\|\([^)\n]*\)),?\s*)+{PARTS}", re.DOTALL)
-DERIVED = re.compile(r"(?:--\s*)?\b\w+(?:[\"*`]+\w+)+,? (?:n|adv|a)\.")
+PARTS = r"(?:(?:[a-z]{1,6}|p\. p)\.(?: ?[&;,] ?| )*(?:\{[^{}]*\}[.;, ]*)*)*"
+HEAD = re.compile(rf"^[^\\(\n]*(?:(?:\\[^\\]*\\|\([^)]{{0,90}}\)),?\s*)+{PARTS}", re.DOTALL)
+DERIVED = re.compile(r"(?:--\s*)?\{?\b\w+(?:[\"*`]+\w+)+\}?,?\s+(?:n|adv|a)\.")
 FORMS = re.compile(r"^[;,]?\s*(?:(?:fem|pl|sing|compar|superl|pos)\.\s*\{?[\w -]+\}?[.;,(]*\s*)+")
-CREDIT = re.compile(r"\s*--\s?[A-Z][\w.'& ]*?(?:\.(?=\s|$)|$)(?:\s*\([^)]*\)\.?)?")
+CREDIT = re.compile(r"\s*--\s?(?:[A-Z]\w{0,3}\. ?)*[A-Z][\w' &]*?(?:\.(?=\s|$)|$)(?:\s*\([^)]*\)\.?)?")
 FEWEST_WORDS = 4
 
 

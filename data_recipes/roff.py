@@ -9,7 +9,7 @@ ESCAPES |= {r"\(ha": "^", r"\(->": "→", r"\(mu": "×", r"\ ": " ", r"\~": " ",
 FONT = re.compile(r"\\f(?:\(..|\[[^\]]*\]|.)|\\s[+-]?\d|\\%|\\[:,]")
 ARGUMENT = re.compile(r'"((?:[^"]|"")*)"?|(\S+)')
 FONTS, TIGHT = {"B", "I", "SM", "SB", "R"}, {"BR", "RB", "BI", "IB", "IR", "RI"}
-BREAKS = {"PP", "P", "LP", "sp", "TP", "IP", "RS", "RE", "HP", "br", "SS", "TQ", "UE", "EX", "EE"}
+BREAKS = {"PP", "P", "LP", "sp", "TP", "IP", "RS", "RE", "HP", "br", "SS", "TQ", "EX", "EE"}
 HIDDEN = {"nf": "fi", "TS": "TE", "EX": "EE", "EQ": "EN", "ig": "."}
 
 
