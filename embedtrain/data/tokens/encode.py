@@ -5,6 +5,7 @@ Dimensions: T texts.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from tokenizers import Encoding, Tokenizer
@@ -61,7 +62,7 @@ def encode(
 def flatten(ids: Sequence[Sequence[int]], firsts: Iterable[int]) -> Tokens:
     """Token ids of each text and its first pooled one as arrays (int32)."""
     lengths_T = np.array([len(text) for text in ids], np.int64)
-    flat = np.fromiter((i for text in ids for i in text), np.int32, count=int(lengths_T.sum()))
+    flat = np.fromiter(chain.from_iterable(ids), np.int32, count=int(lengths_T.sum()))
     return Tokens(flat, lengths_T, np.fromiter(firsts, np.int64, count=len(ids)))
 
 
