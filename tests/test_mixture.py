@@ -1,149 +1,33 @@
-"""The plan: exact shares, any batch alone, the same for any number of processes, as a slow twin."""
+"""The plan: any batch alone, the same for any number of processes, no text twice, as a slow twin."""
 
 from collections import Counter
-from fractions import Fraction
-from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from slow_mixture import (
+    KINDS,
+    Groups,
+    Placed,
+    distinct,
+    flat,
+    make_plan,
+    placed,
+    slow_plan,
+)
 
 from embedtrain.config.errors import UserError
-from embedtrain.config.sources import Mixture, Source
-from embedtrain.config.stages import Train
+from embedtrain.config.sources import Mixture
 from embedtrain.data.rows import Row, text_key
+from embedtrain.data.store.writing import store_rows
 from embedtrain.mixture import (
     Part,
     Plan,
-    PlannedBatch,
-    RowKeys,
-    batch_sizes,
-    num_steps,
-    plan_shares,
     row_keys,
     share,
 )
-from embedtrain.mixture.schedule import make_schedule, source_shares, split_units
-
-Groups = list[list[int]]
-KINDS: list[dict[str, object]] = [
-    {"kind": "one_source"},
-    {"kind": "blended"},
-    {"kind": "semi_homogeneous", "main_fraction": 0.5},
-]
-Placed = list[tuple[str, int]]
-
-
-def as_keys(texts: Groups) -> RowKeys:
-    starts = np.cumsum([0] + [len(group) for group in texts])
-    return RowKeys(np.array([key for group in texts for key in group], dtype=np.int64), starts)
-
-
-def distinct(count: int, first: int = 0) -> RowKeys:
-    return as_keys([[first + 2 * n, first + 2 * n + 1] for n in range(count)])
-
-
-def mixture(batches: dict[str, object], **changes: object) -> Mixture:
-    return Mixture.model_validate({"batches": batches, **changes})
-
-
-def make_plan(
-    texts: dict[str, Groups], batches: dict[str, object], size: int, steps: int, seed: int, **changes: object
-) -> Plan:
-    keys = {name: as_keys(groups) for name, groups in texts.items()}
-    weights = dict.fromkeys(keys, 1.0)
-    return Plan(keys, weights, mixture(batches, **changes), dict.fromkeys(keys, size), steps, seed)
-
-
-def placed(batch: PlannedBatch) -> Placed:
-    """(source, row) of every place of a batch, in order."""
-    return [(part.source, row) for part in batch.parts for row in part.rows.tolist()]
-
-
-def flat(plan: Plan) -> list[Placed]:
-    return [placed(batch) for batch in plan]
-
-
-# A slow twin: one turn and one row at a time, from the beginning of the run.
-
-
-def slow_turns(counts: dict[str, int], seed: int) -> list[str]:
-    """The source of every turn, by time, the earlier source first."""
-    turns = []
-    for order, (name, count) in enumerate(counts.items()):
-        phase = np.random.default_rng([seed, text_key(name) % 2**64, 0, 2]).random()
-        turns += [((i + phase) / count, order, name) for i in range(count)]
-    return [name for _, _, name in sorted(turns)]
-
-
-def slow_rows(name: str, num_rows: int, width: int, turn: int, seed: int, stream: list[int]) -> list[int]:
-    """The rows of a source's turn: whole batches of a pass, then another pass in another order."""
-    number, batch = divmod(turn, num_rows // width)
-    generator = np.random.default_rng([seed, text_key(name) % 2**64, number, *stream])
-    return list(generator.permutation(num_rows)[batch * width : (batch + 1) * width].tolist())
-
-
-def slow_stream(
-    sizes: dict[str, int], width: int, turns: int, steps: int, seed: int, stream: list[int]
-) -> list[Placed]:
-    """For every step, the rows of its turns, by source."""
-    shares = {name: Fraction(1) for name in sizes}
-    names = slow_turns(split_units(shares, steps * turns), seed)
-    taken = Counter[str]()
-    found = []
-    for step in range(steps):
-        rows: Placed = []
-        for name in names[step * turns : (step + 1) * turns]:
-            rows += [(name, r) for r in slow_rows(name, sizes[name], width, taken[name], seed, stream)]
-            taken[name] += 1
-        found.append(sorted(rows, key=lambda place: [*sizes].index(place[0])))
-    return found
-
-
-def slow_mend(rows: Placed, texts: dict[str, Groups], step: int, seed: int) -> tuple[Placed, int]:
-    """Rows that repeat a row or a text of an earlier one are drawn anew, one after another."""
-    marks: set[object] = set()
-
-    def of(place: tuple[str, int]) -> set[object]:
-        return {place, *texts[place[0]][place[1]]}
-
-    late = []
-    for number, place in enumerate(rows):
-        if marks & of(place):
-            late.append(number)
-        else:
-            marks |= of(place)
-    start = dict(zip(texts, np.cumsum([0, *map(len, texts.values())]).tolist(), strict=False))
-    for number in late:
-        name = rows[number][0]
-        size = len(texts[name])
-        generator = np.random.default_rng([seed, step, number, 3])
-        drawn = generator.integers(start[name], start[name] + size, 32) - start[name]
-        fitting = [row for row in drawn.tolist() if not marks & of((name, row))]
-        if not fitting:
-            free = [row for row in range(size) if not marks & of((name, row))]
-            if not free:
-                raise UserError("none fits")
-            fitting = [int(generator.choice(free))]
-        rows[number] = (name, fitting[0])
-        marks |= of(rows[number])
-    return rows, len(late)
-
-
-def slow_plan(
-    texts: dict[str, Groups], kind: str, size: int, steps: int, seed: int
-) -> list[tuple[Placed, int]]:
-    sizes = {name: len(groups) for name, groups in texts.items()}
-    main = {"one_source": size, "blended": 0, "semi_homogeneous": min(max(1, round(size / 2)), size - 1)}[
-        kind
-    ]
-    streams = [slow_stream(sizes, main, 1, steps, seed, [])] if main else []
-    if main < size:
-        streams.append(slow_stream(sizes, 1, size - main, steps, seed, [1]))
-    together = [[row for rows in parts for row in rows] for parts in zip(*streams, strict=True)]
-    return [slow_mend(rows, texts, step, seed) for step, rows in enumerate(together)]
-
 
 groups = st.lists(st.lists(st.integers(0, 60), min_size=1, max_size=3), min_size=4, max_size=30)
 
@@ -208,23 +92,6 @@ def test_a_step_alone_is_the_step_in_sequence(batches: dict[str, object]) -> Non
 
 
 @pytest.mark.parametrize("batches", KINDS)
-def test_shares_over_ten_thousand_batches_are_exact(batches: dict[str, object]) -> None:
-    """To within one batch of the weights, over the run and over every hundred steps of it."""
-    weights = {"debian": 0.4, "wikipedia": 0.25, "wordnet": 0.2, "bible": 0.1, "pydoc": 0.05}
-    keys = {name: distinct(64 + 10 * n, 10_000 * n) for n, name in enumerate(weights)}
-    plan = Plan(keys, weights, mixture(batches), dict.fromkeys(keys, 16), 10_000, 5)
-    windows = [Counter[str]() for _ in range(100)]
-    for batch in plan:
-        for part in batch.parts:
-            windows[batch.step // 100][part.source] += len(part)
-    total = sum(windows, Counter[str]())
-    for name, weight in weights.items():
-        assert abs(total[name] - weight * 160_000) <= 16
-        assert plan.shares()[name].drawn == total[name]
-        assert all(abs(window[name] - weight * 1600) <= 2 * 16 for window in windows)
-
-
-@pytest.mark.parametrize("batches", KINDS)
 @pytest.mark.parametrize("world", [1, 2, 4])
 def test_processes_hold_the_same_global_batches(batches: dict[str, object], world: int) -> None:
     texts = {"a": [[n // 2, 100 + n] for n in range(50)], "b": [[500 + n] for n in range(31)]}
@@ -269,16 +136,6 @@ def test_every_pass_holds_each_row_once_in_a_new_order() -> None:
         assert len({tuple(rows) for rows in passes}) == 3
 
 
-def test_sources_have_batch_sizes_of_their_own() -> None:
-    keys = {"a": distinct(40), "b": distinct(30, 1000)}
-    plan = Plan(keys, {"a": 1.0, "b": 3.0}, mixture(KINDS[0]), {"a": 4, "b": 10}, 20, 0)
-    assert Counter((batch.source, len(batch)) for batch in plan) == {("a", 4): 5, ("b", 10): 15}
-    shares = plan.shares()
-    assert (shares["a"].drawn, shares["b"].drawn) == (20, 150)
-    assert shares["b"].fraction == 150 / 170
-    assert shares["b"].passes == 5
-
-
 def test_a_row_never_stands_twice_in_a_batch_even_where_texts_may() -> None:
     texts = {"a": [[1] for _ in range(8)], "b": [[2] for _ in range(8)]}
     for batches in KINDS:
@@ -304,89 +161,6 @@ def test_plan_depends_on_its_arguments_alone() -> None:
     assert flat(alone) == [batch for batch in first if batch[0][0] == "b"]
 
 
-@settings(deadline=None)
-@given(st.lists(st.integers(0, 300), min_size=1, max_size=6), st.integers(0, 2**40), st.data())
-def test_a_window_of_the_schedule_is_cut_from_the_whole(
-    values: list[int], seed: int, data: st.DataObject
-) -> None:
-    counts = {str(n): value for n, value in enumerate(values)}
-    if not sum(values):
-        return
-    whole = slow_turns(counts, seed)
-    schedule = make_schedule(counts, seed)
-    start = data.draw(st.integers(0, len(whole)))
-    stop = data.draw(st.integers(start, len(whole)))
-    source, index = schedule.window(start, stop)
-    assert [str(s) for s in source.tolist()] == whole[start:stop]
-    taken = Counter(whole[:start])
-    for name, number in zip(map(str, source.tolist()), index.tolist(), strict=True):
-        assert number == taken[name]
-        taken[name] += 1
-
-
-def test_a_far_window_of_a_long_schedule_joins_its_neighbours() -> None:
-    """A billion turns, where times differ by little more than float64 tells apart."""
-    counts = {"a": 10**9, "b": 3, "c": 123_456_789}
-    schedule = make_schedule(counts, 1)
-    at = [500_000_000, 500_000_700, 500_001_400]
-    source, index = schedule.window(at[0], at[2])
-    parts = [schedule.window(start, stop) for start, stop in pairwise(at)]
-    assert np.array_equal(np.concatenate([part[0] for part in parts]), source)
-    assert np.array_equal(np.concatenate([part[1] for part in parts]), index)
-    assert np.array_equal(np.diff(index[source == 0]), np.ones((source == 0).sum() - 1))
-
-
-@settings(deadline=None)
-@given(st.lists(st.floats(0, 10), min_size=1, max_size=6), st.integers(0, 500))
-def test_shares_of_steps_are_exact(values: list[float], steps: int) -> None:
-    weights = {str(n): value for n, value in enumerate(values)}
-    sizes = dict.fromkeys(weights, 7)
-    if not any(values):
-        with pytest.raises(UserError, match="every source has weight 0"):
-            source_shares(sizes, weights, 0.0)
-        return
-    counts = split_units(source_shares(sizes, weights, 0.0), steps)
-    assert sum(counts.values()) == steps
-    for name, count in counts.items():
-        assert abs(count - steps * weights[name] / sum(values)) < 1 + 1e-9
-
-
-def test_shares_by_hand() -> None:
-    weights = {"debian": 0.4, "wikipedia": 0.25, "wordnet": 0.2, "bible": 0.1, "pydoc": 0.05}
-    sizes = dict.fromkeys(weights, 10)
-    expected = {"debian": 26, "wikipedia": 16, "wordnet": 13, "bible": 6, "pydoc": 3}
-    assert split_units(source_shares(sizes, weights, 0.5), 64) == expected
-    assert split_units({"a": Fraction(1), "b": Fraction(1), "off": Fraction(0)}, 3) == {
-        "a": 2,
-        "b": 1,
-        "off": 0,
-    }
-    sizes, even = {"big": 900, "small": 100}, {"big": 1.0, "small": 1.0}
-    for exponent, big in ((0.0, 60), (0.5, 90), (1.0, 108)):
-        shares = plan_shares(
-            sizes, even, mixture(KINDS[0], size_exponent=exponent), {"big": 2, "small": 2}, 120
-        )
-        assert shares["big"].drawn == 2 * big
-        assert shares["big"].fraction == big / 120
-        assert shares["small"].passes == 2 * (120 - big) / 100
-
-
-def test_steps_are_given_or_follow_from_epochs() -> None:
-    given_steps = train_stage(steps=9)
-    assert num_steps(given_steps, {"a": 10**6}) == 9
-    assert num_steps(train_stage(epochs=2), {"a": 30, "b": 20}) == 13  # 100 rows of 8
-    assert num_steps(train_stage(epochs=0.1), {"a": 80}) == 1
-    assert num_steps(train_stage(epochs=3), {"a": 8}) == 3
-    sources = {"a": Source(rows="a.parquet"), "b": Source(rows="b.parquet", batch_size=5)}
-    assert batch_sizes(given_steps, sources) == {"a": 8, "b": 5}
-    assert batch_sizes(train_stage(steps=1, mixture={"batches": KINDS[1]}), sources) == {"a": 8, "b": 8}
-
-
-def train_stage(**changes: object) -> Train:
-    settings = {"kind": "train", "name": "t", "objective": {"terms": [{"kind": "infonce"}]}, "lr": 1e-3}
-    return Train.model_validate(settings | {"batch_size": 8} | changes)
-
-
 def test_a_source_that_cannot_fill_its_part_is_named() -> None:
     with pytest.raises(UserError) as error:
         make_plan({"bible": [[1], [2]]}, KINDS[0], 3, 1, 0)
@@ -401,11 +175,16 @@ def test_a_source_that_cannot_fill_its_part_is_named() -> None:
         Plan({"a": distinct(4)}, {"a": 0.0}, Mixture(), {"a": 2}, 1, 0)
 
 
-def test_keys_are_those_of_query_and_positives() -> None:
+def test_keys_are_those_of_query_and_positives(tmp_path: Path) -> None:
     rows = [Row("q", ("a", "b"), negatives=("n",)), Row(" b ", ("q",)), Row("x", ("y", "y"))]
     keys = row_keys(rows)
     assert keys.starts.tolist() == [0, 3, 5, 8]
     assert keys.keys.tolist() == [text_key(text) for text in ("q", "a", "b", "b", "q", "x", "y", "y")]
+    store = store_rows(rows, tmp_path / "store")
+    for stored, listed in ((store, rows), (store.take(np.array([2, 0])), [rows[2], rows[0]])):
+        found, expected = row_keys(stored), row_keys(listed)
+        assert found.keys.tolist() == expected.keys.tolist()
+        assert found.starts.tolist() == expected.starts.tolist()
 
 
 @given(st.integers(0, 50), st.integers(1, 9))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from embedtrain.data.rows import Row, text_key
+from embedtrain.data.store import RowStore
 
 Numbers = np.ndarray
 """int64, of one dimension."""
@@ -34,11 +35,24 @@ class RowKeys:
 
 
 def row_keys(rows: Sequence[Row]) -> RowKeys:
-    """Keys of each row's query and positives."""
+    """Keys of each row's query and positives; those of rows on disk without reading a text."""
+    if isinstance(rows, RowStore):
+        return stored_keys(rows)
     texts = [(row.query, *row.positives) for row in rows]
     starts = np.concatenate([[0], np.cumsum([len(t) for t in texts], dtype=np.int64)])
     keys = np.array([text_key(text) for group in texts for text in group], dtype=np.int64)
     return RowKeys(keys, starts.astype(np.int64))
+
+
+def stored_keys(store: RowStore) -> RowKeys:
+    """Of each row, the key of its query, then those of its positives."""
+    starts = store.positive_starts + np.arange(len(store) + 1)
+    keys = np.empty(int(starts[-1]), dtype=np.int64)
+    is_query = np.zeros(len(keys), dtype=bool)
+    is_query[starts[:-1]] = True
+    keys[is_query] = store.keys_M[store.query_N]
+    keys[~is_query] = store.keys_M[store.positive_P]
+    return RowKeys(keys, starts)
 
 
 def shared_keys(sources: Iterable[RowKeys]) -> RowKeys:

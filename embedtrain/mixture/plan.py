@@ -13,6 +13,8 @@ from embedtrain.mixture.shares import Share, stream_shares
 from embedtrain.mixture.streams import make_streams
 from embedtrain.mixture.unique import Swaps
 
+SEVERAL = "several"
+"""Stands for the source of a batch that has more than one."""
 BLOCK_ROWS = 1 << 16
 """Rows planned at a time."""
 
@@ -42,9 +44,9 @@ class PlannedBatch:
 
     @property
     def source(self) -> str:
-        """The one source's name, or `several`."""
+        """The one source's name, or SEVERAL."""
         names = {part.source for part in self.parts}
-        return names.pop() if len(names) == 1 else "several"
+        return names.pop() if len(names) == 1 else SEVERAL
 
     def local(self, rank: int, world: int) -> tuple[Part, ...]:
         """What process `rank` of `world` holds: a contiguous share, even to one row."""

@@ -5,7 +5,9 @@ functions of the seed and the step, so a resumed run is the uninterrupted one, n
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,10 +19,11 @@ from embedtrain.config.errors import UserError
 from embedtrain.config.schema import Machine, Run
 from embedtrain.config.stages import Train
 from embedtrain.dist import average_gradients, barrier, current, mean_over_processes
-from embedtrain.mixture import PlannedBatch
+from embedtrain.mixture import SEVERAL, PlannedBatch
 from embedtrain.model.encoder import Encoder
 from embedtrain.show.progress import progress
 from embedtrain.train.checkpoint import State, save_checkpoint
+from embedtrain.train.feed import feed
 from embedtrain.train.interrupt import Stopped, interruptible
 from embedtrain.train.log import Figures, append_curve, read_curve
 from embedtrain.train.prepare import Rows, Teachers, Training, identify, prepare, resume
@@ -28,6 +31,7 @@ from embedtrain.train.schedule import lr_factor
 from embedtrain.train.step import exact_dtype, train_step
 
 Validate = Callable[[Encoder], dict[str, float]]
+Fed = tuple[PlannedBatch, ContrastiveBatch]
 
 
 def train(
@@ -51,9 +55,14 @@ def train(
     state = resume(job, identify(job, run), folder)
     first = int(state["step"])
     title = f"train {stage.name}" + (f" from step {first}" if first else "")
-    with interruptible() as asked, progress(title, total=job.steps - first, unit="step") as bar:
+    planned, total = job.plan.batches(first, job.steps), job.steps - first
+    with (
+        interruptible() as asked,
+        progress(title, total=total, unit="step") as bar,
+        feed(partial(local_batch, job), planned) as batches,
+    ):
         for step in range(first, job.steps):
-            figures, stop = do_step(job, step, asked.is_set())
+            figures, stop = do_step(job, batches, asked.is_set())
             state["step"] = step + 1
             due = stop or (step + 1) % stage.save_every_steps == 0 or step + 1 == job.steps
             if due and validate is not None:
@@ -65,11 +74,11 @@ def train(
     return facts(read_curve(folder / "curve.jsonl"))
 
 
-def do_step(job: Training, step: int, asked: bool) -> tuple[Figures, bool]:
-    """One optimizer step on batch `step`: its line of the curve, and whether a process was asked to stop."""
+def do_step(job: Training, batches: Iterator[Fed], asked: bool) -> tuple[Figures, bool]:
+    """A step on the next batch: its line of the curve, and whether a process was asked to stop."""
     start = time.monotonic()
-    planned, lr = job.plan[step], job.stage.lr * lr_factor(job.stage.schedule, step, job.steps)
-    batch = local_batch(job, planned)
+    planned, batch = next(batches)
+    step, lr = planned.step, job.stage.lr * lr_factor(job.stage.schedule, planned.step, job.steps)
     torch.manual_seed(hash_seed(job.seed, step, current().rank))  # dropout draws from the global generator
     job.optimizer.zero_grad()
     found = run_step(job, batch, step)
@@ -88,8 +97,7 @@ def do_step(job: Training, step: int, asked: bool) -> tuple[Figures, bool]:
     seconds = time.monotonic() - start
     return {
         "step": step + 1,
-        "source": planned.source,
-        "swapped": planned.swapped,
+        **plan_figures(planned),
         **means,
         "lr": lr,
         "gradient_norm": norm,
@@ -115,10 +123,21 @@ def run_step(job: Training, batch: ContrastiveBatch, step: int) -> dict[str, Ten
         raise UserError(f"stage '{job.stage.name}', step {step + 1}: {error}") from None
 
 
-def local_batch(job: Training, planned: PlannedBatch) -> ContrastiveBatch:
-    """This process's share of a planned batch."""
+def local_batch(job: Training, planned: PlannedBatch) -> Fed:
+    """A planned batch, and this process's share of it."""
     here = current()
-    return collate_parts(planned.local(here.rank, here.world), planned.step, job.collations)
+    batch = collate_parts(planned.local(here.rank, here.world), planned.step, job.collations)
+    return planned, replace(batch, source=planned.source)  # of the whole batch, on every process
+
+
+def plan_figures(planned: PlannedBatch) -> Figures:
+    """Where a batch's rows come from, and how many of them stand in for others."""
+    figures: Figures = {"source": planned.source, "swapped": planned.swapped}
+    if planned.source == SEVERAL:
+        for part in planned.parts:
+            name = f"rows/{part.source}"
+            figures[name] = int(figures.get(name, 0)) + len(part)
+    return figures
 
 
 def over_processes(

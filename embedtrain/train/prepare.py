@@ -1,21 +1,25 @@
 """What a training needs before its first step: the parts, the plan of all batches, where to go on from."""
 
 import sys
+from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from accelerate import Accelerator
 from torch.nn import Parameter, ParameterDict
 from torch.optim import Optimizer
 
-from embedtrain.artifacts import hash_json
+from embedtrain.artifacts import cache_folder, hash_json
 from embedtrain.collate import Collation, TeacherLookup
 from embedtrain.config.errors import UserError
 from embedtrain.config.fitting import num_negatives
 from embedtrain.config.schema import Machine, Run
 from embedtrain.config.stages import Train
 from embedtrain.data.rows import Row
+from embedtrain.data.store import RowStore
+from embedtrain.data.tokens.cache import open_tokens
+from embedtrain.data.tokens.entries import Entries
 from embedtrain.dist import barrier, broadcast_parameters, current
 from embedtrain.loss.diagnostics import Diagnose, build_diagnostics
 from embedtrain.loss.learned import initial_parameters
@@ -28,9 +32,13 @@ from embedtrain.train.log import cut_curve
 from embedtrain.train.schedule import make_optimizer
 
 Rows = Mapping[str, Sequence[Row]]
-LIMITS = {"max_query_tokens", "max_document_tokens"}
 Teachers = Mapping[str, TeacherLookup]
 """By source."""
+LIMITS = {"max_query_tokens", "max_document_tokens"}
+FORESEEN_ROWS = 1 << 18
+"""Rows planned before the first step, to see that the plan can be kept."""
+CACHED_PASSES = 0.5
+"""A source that a run sees less of is tokenised batch by batch."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,7 @@ def prepare(
     named = encoder.trainable()
     broadcast_parameters(p for _, p in named)
     blocks = {name: run.sources[name].blocks for name in rows}
+    plan = make_plan(rows, stage, run, seed)
     how = {
         name: make_collation(name, rows[name], encoder, stage, run, seed, teachers.get(name)) for name in rows
     }
@@ -84,16 +93,16 @@ def prepare(
         objective=build_objective(stage.objective, blocks),
         diagnose=build_diagnostics(stage.objective, blocks),
         rows=rows,
-        collations=how,
-        plan=make_plan(rows, stage, run, seed),
+        collations={name: cache_tokens(how[name], share.passes) for name, share in plan.shares().items()},
+        plan=plan,
         seed=seed,
     )
 
 
 def make_plan(rows: Rows, stage: Train, run: Run, seed: int) -> Plan:
-    """The plan of the stage's batches."""
+    """The plan of the stage's batches, the first of them made: so a plan that cannot be kept is told now."""
     sources = {name: run.sources[name] for name in rows}
-    return Plan(
+    plan = Plan(
         {name: row_keys(source) for name, source in rows.items()},
         {name: source.weight for name, source in sources.items()},
         stage.mixture,
@@ -101,6 +110,8 @@ def make_plan(rows: Rows, stage: Train, run: Run, seed: int) -> Plan:
         num_steps(stage, {name: len(source) for name, source in rows.items()}),
         seed,
     )
+    deque(plan.batches(0, max(1, FORESEEN_ROWS // stage.batch_size)), maxlen=0)
+    return plan
 
 
 def add_learned(encoder: Encoder, stage: Train, seed: int, teachers: Teachers) -> None:
@@ -137,6 +148,15 @@ def make_collation(
     )
 
 
+def cache_tokens(how: Collation, passes: float) -> Collation:
+    """The same with its tokens on disk, where its rows are there too and the run sees enough of them."""
+    if passes < CACHED_PASSES or not isinstance(how.rows, RowStore):
+        return how
+    entries, folder = Entries(how.rows, how.text, how.num_negatives > 0), cache_folder("tokens")
+    tokens = open_tokens(entries, how.tokenizer, how.pool_instruction, folder, how.name)
+    return replace(how, tokens=tokens)
+
+
 def identify(job: Training, run: Run) -> str:
     """A hash of what the numbers depend on: a training never goes on from a checkpoint of another."""
     return hash_json(
@@ -144,7 +164,9 @@ def identify(job: Training, run: Run) -> str:
             "stage": job.stage.model_dump(mode="json"),
             "seed": job.seed,
             "sources": {name: run.sources[name].model_dump(mode="json") for name in job.rows},
-            "num_rows": {name: len(rows) for name, rows in job.rows.items()},
+            "rows": {
+                n: rows.hash if isinstance(rows, RowStore) else len(rows) for n, rows in job.rows.items()
+            },
             "encoder": job.encoder.spec.to_json(),
             "parameters": {name: list(p.shape) for name, p in job.named},
         }
