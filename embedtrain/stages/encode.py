@@ -1,22 +1,47 @@
 """The command `embedtrain encode`: a text file in, a NumPy file of vectors out."""
 
 import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from embedtrain.artifacts import write_atomic
-from embedtrain.config.errors import UserError
+from embedtrain.config.errors import UserError, nearest
 from embedtrain.config.schema import Machine
 from embedtrain.model.load import open_encoder
+from embedtrain.text import Formatted
 
 SIDES = ("query", "document")
 
 
-def encode_file(model: str, texts: Path, out: Path, side: str, machine: Machine) -> None:
-    """Encode every line of `texts` into a unit vector; `out` receives float32 (lines, dims)."""
+def encode_file(
+    model: str, texts: Path, out: Path, side: str, machine: Machine, prompt: str | None = None
+) -> None:
+    """Encode every line of `texts` into a unit vector; `out` receives float32 (lines, dims).
+
+    Lines are written as the side's; by a named prompt of the model where one is given.
+    """
     if side not in SIDES:
         raise UserError(f"--side {side}: expected query or document")
+    lines = read_lines(texts)
+    encoder = open_encoder(model, device=machine.device)
+    if prompt is None:
+        formatted = encoder.format(lines, "query" if side == "query" else "document")
+    else:
+        formatted = with_prompt(lines, encoder.spec.prompts, prompt, model)
+    limits = {"query": encoder.spec.text.max_query_tokens, "document": encoder.spec.text.max_document_tokens}
+    vectors = encoder.encode_formatted(
+        formatted, limits[side], tokens_per_batch=machine.encode_tokens, progress=True
+    )
+    buffer = io.BytesIO()
+    np.save(buffer, vectors, allow_pickle=False)
+    write_atomic(out, buffer.getvalue())
+    print(f"{out}: {vectors.shape[0]:,} vectors of {vectors.shape[1]} dims")
+
+
+def read_lines(texts: Path) -> list[str]:
+    """The lines of a text file, at least one."""
     if not texts.is_file():
         raise UserError(f"{texts}: no such file")
     try:
@@ -25,14 +50,11 @@ def encode_file(model: str, texts: Path, out: Path, side: str, machine: Machine)
         raise UserError(f"{texts}: not UTF-8 text ({error.reason} at byte {error.start})") from None
     if not lines:
         raise UserError(f"{texts}: empty; expected one text a line")
-    encoder = open_encoder(model, device=machine.device)
-    vectors = encoder.encode(
-        lines,
-        "query" if side == "query" else "document",
-        tokens_per_batch=machine.encode_tokens,
-        progress=True,
-    )
-    buffer = io.BytesIO()
-    np.save(buffer, vectors, allow_pickle=False)
-    write_atomic(out, buffer.getvalue())
-    print(f"{out}: {vectors.shape[0]:,} vectors of {vectors.shape[1]} dims")
+    return lines
+
+
+def with_prompt(lines: Sequence[str], prompts: Mapping[str, str], name: str, model: str) -> list[Formatted]:
+    """The lines behind the model's prompt of this name."""
+    if name not in prompts:
+        raise UserError(f"--prompt {name}: {model} has no such prompt; {nearest(name, prompts)}")
+    return [Formatted(prompts[name] + line, len(prompts[name])) for line in lines]
