@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import data_recipes
-from embedtrain.config.errors import UserError, nearest
 from embedtrain.data.rows import count_rows
 
 ROOT = Path(__file__).parent.parent
@@ -48,20 +47,18 @@ def local_recipes() -> dict[str, Local]:
     return dict(sorted(found.items()))
 
 
-def build(name: str, arguments: Sequence[str]) -> None:
-    """Run a recipe with the user's arguments. Raises UserError for an unknown name."""
-    recipes = local_recipes()
-    if name not in recipes:
-        raise UserError(f"'{name}': no recipe of this name; {nearest(name, tuple(recipes))}")
-    recipe, main = recipes[name]
-    main([*recipe.arguments, *arguments])
-
-
 def built(name: str, root: Path = ROOT) -> tuple[int | None, str]:
     """(training rows, or the queries of a test set; where they are: shipped, built or "not built")."""
     for place, folder in PLACES.items():
-        if (path := root / folder / name / "train.parquet").is_file():
-            return count_rows(path), place
+        for path in (root / folder / name / "train.parquet", root / folder / name / "train"):
+            if path.exists():
+                return count_rows(path), place
     if (path := root / "rows" / "tests" / name / "queries.jsonl").is_file():
         return len(path.read_text().splitlines()), "shipped"
     return None, "not built"
+
+
+def card_files(name: str, root: Path = ROOT) -> list[Path]:
+    """Where the card of a local set may be."""
+    folders = [*(root / folder for folder in PLACES.values()), root / "rows" / "tests"]
+    return [folder / name / "card.md" for folder in folders]

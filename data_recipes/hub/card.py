@@ -17,7 +17,8 @@ TEXT, TEXTS = pa.string(), pa.list_(pa.string())
 class HubSet:
     """A published set and the conversion of its records.
 
-    `hub_id`: owner/name; `config`, `split` and `revision` choose what is read, a split of None all splits.
+    `licence`: in a few words; `terms`: what else is known of it. `hub_id`: owner/name; `config`, `split`
+    and `revision` choose what is read, a split of None all splits.
     `files`: read these files of the repository instead, where it has a loading script, which `datasets` no
     longer runs. `by_hand`: not on the hub; how to fetch it. `columns`: the schema of the records;
     `schema_from` and `num_rows_from` say who told. `overlap`: MTEB tasks whose texts or training parts it
@@ -29,6 +30,7 @@ class HubSet:
     task: str
     hub_id: str
     licence: str
+    terms: str
     made: str
     columns: pa.Schema
     schema_from: str
@@ -45,25 +47,25 @@ class HubSet:
     notes: str = ""
 
 
-def short_overlap(tasks: tuple[str, ...], most: int = 4) -> str:
+def short_overlap(tasks: tuple[str, ...], most: int = 1) -> str:
     """The first tasks, and how many more."""
     more = len(tasks) - most
     return ", ".join(tasks[:most]) + (f" and {more} more" if more > 0 else "") or "none known"
 
 
-def card_text(hub: HubSet, lines: Iterable[str] = ()) -> str:
-    """The card as Markdown; `lines` tell of a build."""
+def card_text(hub: HubSet, built: str = "") -> str:
+    """The card as Markdown; `built` tells of a build."""
     where = hub.by_hand or f"https://huggingface.co/datasets/{hub.hub_id} (revision `{hub.revision}`)"
     counted = f"{hub.num_rows:,} ({hub.num_rows_from})" if hub.num_rows else "not stated by the publisher"
     schema = ", ".join(f"`{column.name}`: {column.type}" for column in hub.columns)
     parts = {
         "Origin": f"{where}\nConfig: {hub.config or 'the default'}; split: {hub.split or 'all'}.",
-        "Licence": hub.licence,
+        "Licence": f"{hub.licence}. {hub.terms}",
         "Counts": f"Records as published: {counted}.",
-        "Schema": f"{schema}\nSchema from {hub.schema_from}; the set itself was not downloaded to write this.",
+        "Schema": f"{schema}\nFrom {hub.schema_from}; the set itself was not downloaded to write this.",
         "How rows are made": f"{hub.made} Task: {hub.task}. {hub.notes}".strip(),
         "MTEB overlap": f"{', '.join(hub.overlap) or 'none known'}\nFrom {hub.overlap_from}.",
     }
     body = "\n\n".join(f"## {head}\n\n{text}" for head, text in parts.items())
-    built = "\n\n## This build\n\n" + "\n".join(lines) if lines else ""
-    return f"# {hub.title}\n\n{body}{built}\n"
+    end = f"\n\n## This build\n\n{built}" if built else ""
+    return f"# {hub.title}\n\n{body}{end}\n"

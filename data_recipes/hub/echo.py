@@ -1,11 +1,9 @@
 """The public part of E5-mistral's training data as the echo embeddings' authors share it: a file a set."""
 
-from pathlib import Path
-
 import pyarrow as pa
 
 from data_recipes.hub.card import TEXT, HubSet
-from data_recipes.hub.rows import one_by_one
+from data_recipes.hub.rows import one_by_one, part_of
 from embedtrain.data.formats.record import Fault, Record
 from embedtrain.data.rows import Row
 
@@ -43,8 +41,7 @@ TASKS = {"allnli": "nli", "quora": "pair_classification"}
 
 def make_row(record: Record) -> Row:
     """The row of a line; its file says the source and the instruction. Raises Fault."""
-    path, _, number = record.place.rpartition(":")
-    source = Path(path).stem
+    source, number = part_of(record)
     if source not in INSTRUCTIONS:
         raise Fault(f"the file is '{source}', expected one of {', '.join(INSTRUCTIONS)}")
     turns = INSTRUCTIONS[source]
@@ -52,7 +49,7 @@ def make_row(record: Record) -> Row:
         record.text("query"),
         (record.text("positive"),),
         (record.text("negative"),),
-        instruction=turns[(int(number) - 1) % len(turns)],
+        instruction=turns[(number - 1) % len(turns)],
         task=TASKS.get(source.partition("_")[0], "retrieval"),
         source=source,
     )
@@ -66,10 +63,11 @@ SETS = (
         hub_id="jakespringer/echo-embeddings",
         by_hand="Linked at https://github.com/jakespringer/echo-embeddings#training; unpack it and name the "
         "folder with --files.",
-        licence="None stated; the sets that it joins keep their own terms.",
+        licence="not stated",
+        terms="The sets that it joins keep their own terms.",
         made="A line asks with `query`; `positive` and `negative` are its documents. The file's name is the "
         "source and chooses the instruction of the E5-mistral paper.",
-        notes="allnli_split2 and both quora_duplicates files are symmetric: set `symmetric` on their sources.",
+        notes="allnli_split2 and the quora_duplicates files are symmetric: set `symmetric` on their sources.",
         columns=pa.schema([("query", TEXT), ("positive", TEXT), ("negative", TEXT)]),
         schema_from="LLM2Vec's public reader of these files",
         overlap=(

@@ -15,11 +15,11 @@ INSTRUCTED = re.compile(r"\s*Instruct:\s*(.*?)\s*Query:\s*(.*)", re.DOTALL)
 def make_row(record: Record) -> Row:
     """The row of a record, its instruction taken out of the query and of documents that have the same."""
     instruction, query = split_instruction(record.text("query"))
-    documents = (
+    positives, negatives = (
         tuple(without(text, instruction) for text in (record.texts(key) if record.has(key) else ()))
         for key in ("pos", "neg")
     )
-    return Row(query, *documents, instruction=instruction)
+    return Row(query, positives, negatives, instruction=instruction)
 
 
 def split_instruction(text: str) -> tuple[str | None, str]:
@@ -41,7 +41,8 @@ SETS = (
         task="many",
         hub_id="KaLM-Embedding/KaLM-embedding-finetuning-data",
         revision="e9443ab6f5d4dc29c79cea03834e932428ed6ab1",
-        licence="MIT by its card; the sets that it joins keep their own terms.",
+        licence="MIT, parts keep theirs",
+        terms="The card says MIT; the sets that it joins keep their own terms.",
         made="`Instruct: … Query: …` in `query` is split into the row's instruction and its query. Blank and "
         "repeated documents, and negatives that are positives, are left out.",
         notes="A config a data set: choose one with --config.",

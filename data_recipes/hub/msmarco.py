@@ -9,7 +9,7 @@ from embedtrain.data.formats.tevatron import inline_row
 from embedtrain.data.rows import Row
 
 PASSAGES = pa.list_(pa.struct([("docid", TEXT), ("title", TEXT), ("text", TEXT)]))
-LICENCE = "MS MARCO's terms: non-commercial research only."
+OVERLAP = ("MSMARCO", "MSMARCOv2", "MSMARCOHardNegatives", "NanoMSMARCORetrieval")
 
 
 def judged_row(record: Record) -> Row:
@@ -34,14 +34,18 @@ SETS = (
         task="retrieval",
         hub_id="Tevatron/msmarco-passage-aug",
         files=("train.jsonl.gz",),
-        licence=LICENCE,
+        licence="MS MARCO, non-commercial",
+        terms="Non-commercial research only.",
         made="Passages are joined as title and text. Repeated passages, and negatives that are positives, "
         "are left out.",
         columns=pa.schema(
-            [("query_id", TEXT), ("query", TEXT), ("positive_passages", PASSAGES), ("negative_passages", PASSAGES)]
+            [
+                *((name, TEXT) for name in ("query_id", "query")),
+                *((name, PASSAGES) for name in ("positive_passages", "negative_passages")),
+            ]
         ),
         schema_from="Tevatron's documentation of its inline format",
-        overlap=("MSMARCO", "MSMARCOv2", "TREC-DL"),
+        overlap=OVERLAP,
         overlap_from="its name",
         make_rows=one_by_one(inline_row),
     ),
@@ -52,7 +56,8 @@ SETS = (
         hub_id="microsoft/ms_marco",
         config="v2.1",
         revision="a47ee7aae8d7d466ba15f9f0bfac3b3681087b3a",
-        licence=LICENCE,
+        licence="MS MARCO, non-commercial",
+        terms="Non-commercial research only.",
         made="Passages that the judge selected are positives, the others shown are negatives. A question for "
         "which none was selected gives no row.",
         notes="Negatives were not judged one by one: some of them answer.",
@@ -74,7 +79,7 @@ SETS = (
         schema_from="the set's card at this revision",
         num_rows=808_731,
         num_rows_from="the set's card, train",
-        overlap=("MSMARCO", "MSMARCOv2", "TREC-DL"),
+        overlap=OVERLAP,
         overlap_from="its name",
         make_rows=one_by_one(judged_row),
     ),

@@ -1,5 +1,6 @@
 """Records of published sets as rows: what several sets share."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
@@ -9,6 +10,9 @@ from embedtrain.data.formats.record import Fault, Record
 from embedtrain.data.problems import Problems
 from embedtrain.data.rows import Row
 
+PLACE = re.compile(
+    r"(?:\[([^\]]+)\]|([^/\\]+?)(?:-\d+-of-\d+)?\.(?:jsonl|parquet|json)(?:\.gz|\.zst)?):(?: row )?(\d+)$"
+)
 Scored = list[tuple[str, float | None]]
 
 
@@ -42,6 +46,14 @@ def one_by_one(make: Callable[[Record], Row]) -> MakeRows:
                     yield row
 
     return make_rows
+
+
+def part_of(record: Record) -> tuple[str, int]:
+    """(split or stem of the file, number in it from 1) of a record. Raises Fault for another place."""
+    match = PLACE.search(record.place)
+    if match is None:
+        raise Fault("the place names no split and no file")
+    return match[1] or match[2], int(match[3])
 
 
 def cleaned(row: Row) -> Row:
