@@ -1,8 +1,10 @@
 """Near-duplicate texts: found by MinHash, confirmed by exact overlap, and kept on one side of a split."""
 
 import re
+from array import array
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
+from functools import lru_cache
 from itertools import pairwise
 
 from rensa import RMinHash
@@ -24,13 +26,16 @@ def overlap(first: frozenset[str], second: frozenset[str]) -> float:
     return len(first & second) / union if union else 0.0
 
 
-def bands(values: frozenset[str]) -> Iterator[tuple[int, ...]]:
-    """Buckets of a text: near duplicates probably share one."""
+@lru_cache(maxsize=2**18)
+def bands(text: str) -> "array[int]":
+    """Keys of the buckets of a text, of which near duplicates probably share one; none without a word."""
+    values = features(text)
+    if not values:
+        return array("q")
     sketch = RMinHash(num_perm=NUM_HASHES, seed=1)
     sketch.update(sorted(values))
     digest = sketch.digest()
-    for start in range(0, NUM_HASHES, BAND):
-        yield (start, *digest[start : start + BAND])
+    return array("q", (hash((n, *digest[n : n + BAND])) for n in range(0, NUM_HASHES, BAND)))
 
 
 def near_pairs(texts: Sequence[str], least: float, most_in_bucket: int = 60) -> Iterator[tuple[int, int]]:
@@ -39,9 +44,9 @@ def near_pairs(texts: Sequence[str], least: float, most_in_bucket: int = 60) -> 
     A text is compared with the latest `most_in_bucket` texts of each bucket.
     """
     values = [features(text) for text in texts]
-    buckets: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    buckets: dict[int, list[int]] = defaultdict(list)
     for later, own in enumerate(values):
-        keys = list(bands(own)) if own else []
+        keys = bands(texts[later])
         near = {number for key in keys for number in buckets[key][-most_in_bucket:]}
         for earlier in sorted(near):
             if overlap(values[earlier], own) >= least:
@@ -95,13 +100,14 @@ def split(clusters: Sequence[int], order: Sequence[bytes], num_test: int) -> tup
 def near_any(texts: Sequence[str], others: Sequence[str], least: float = 0.5) -> set[int]:
     """Positions of `texts` that nearly equal one of `others`."""
     values = [features(text) for text in others]
-    buckets: dict[tuple[int, ...], list[int]] = defaultdict(list)
-    for number, own in enumerate(values):
-        for key in bands(own) if own else ():
+    buckets: dict[int, list[int]] = defaultdict(list)
+    for number, other in enumerate(others):
+        for key in bands(other):
             buckets[key].append(number)
     found = set()
-    for number, own in enumerate(map(features, texts)):
-        near = {other for key in bands(own) for other in buckets.get(key, ())} if own else set()
+    for number, text in enumerate(texts):
+        near = {other for key in bands(text) for other in buckets.get(key, ())}
+        own = features(text) if near else frozenset()
         if any(overlap(values[other], own) >= least for other in near):
             found.add(number)
     return found
