@@ -1,8 +1,11 @@
 """Token ids kept on disk: what is read is what tokenising on the spot gives, and it is made once."""
 
+import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -171,6 +174,23 @@ def test_made_once_and_anew_for_all_that_matters(
     instructed = make_text(instructed_documents_fraction=0.5)
     assert made(instructed)
     assert made(replace(instructed, seed=4))
+
+
+def test_of_several_processes_one_makes_it(
+    store: RowStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Locks of one process stand for those of several: each opening has its own."""
+    start = threading.Barrier(4)
+
+    def open_at_once(_: int) -> list[int]:
+        start.wait()
+        return open_cache(store, make_text(), tmp_path / "tokens").queries([3, 9]).ids.tolist()
+
+    with ThreadPoolExecutor(4) as openers:
+        found = list(openers.map(open_at_once, range(4)))
+    assert all(ids == found[0] for ids in found)
+    counts = re.findall(r"^tokenise faq: .* tokens, \d+ strings cut", capsys.readouterr().err, re.MULTILINE)
+    assert len(counts) == 1
 
 
 def test_a_view_of_the_rows(store: RowStore, tmp_path: Path) -> None:

@@ -32,8 +32,8 @@ class TokenCache:
 
     def __init__(self, folder: Path, entries: Entries) -> None:
         """Map the shards; nothing is read yet."""
-        self.facts = read_json(folder / DONE)
-        self.entries, dtype = entries, np.dtype(self.facts["dtype"])
+        marker = read_json(folder / DONE)
+        self.entries, self.facts, dtype = entries, marker["facts"], np.dtype(marker["dtype"])
         self.shards = [open_shard(folder, number, dtype) for number in range(num_shards(entries))]
 
     def queries(self, rows_B: Sequence[int]) -> Tokens:
@@ -73,7 +73,7 @@ def identify(entries: Entries, tokenizer: Tokenizer, pool_instruction: bool) -> 
     text = asdict(entries.text)
     few_shot, seed = text.pop("few_shot"), text.pop("seed")
     depends_on = {
-        "format": FORMAT,
+        "format": [FORMAT, TEXTS_PER_SHARD],
         "tokenizer": hash_bytes(tokenizer.to_str().encode()),
         "text": text,
         "seed": seed if entries.text.instructed_documents_fraction else None,
@@ -88,7 +88,7 @@ def identify(entries: Entries, tokenizer: Tokenizer, pool_instruction: bool) -> 
 def build_cache(
     entries: Entries, tokenizer: Tokenizer, pool_instruction: bool, folder: Path, name: str
 ) -> None:
-    """Write the shards that are missing, then the marker, with how many strings, tokens and cut strings."""
+    """Write the shards that are missing, then the marker with their counts."""
     dtype = np.dtype(np.uint16 if max(tokenizer.get_vocab().values()) < 1 << 16 else np.uint32)
     runs, span = entries.write_runs(folder), codes_per_shard(entries)
     missing = [n for n in range(num_shards(entries)) if not shard_files(folder, n)[1].exists()]
@@ -100,9 +100,12 @@ def build_cache(
             blocks = encode_blocks(entries, codes_E, tokenizer, pool_instruction, name)
             write_shard(folder, number, dtype, codes_E, blocks)
             bar.advance(size)
-    mark_done(folder, count(folder, num_shards(entries), dtype) | {"dtype": dtype.name})
+    facts = count(folder, num_shards(entries), dtype)
+    mark_done(folder, {"dtype": dtype.name, "facts": facts})
     for run in folder.glob("run.*.npy"):
         run.unlink()
+    counts = "{strings:,} strings, {tokens:,} tokens, {cut:,} strings cut to their limit".format(**facts)
+    print(f"tokenise {name}: {counts}", file=speaks)
 
 
 def encode_blocks(
