@@ -1,26 +1,42 @@
-"""Every example of docs/data.md: the command is run on the files shown, and gives the rows shown."""
+"""Every example of docs/data.md: its command, run on its files, gives its rows, and a batch of them."""
 
+import math
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
+from contrastive import tiny_encoder
 from data_page import PAGE, Example, read_examples, write_files
 from typer.testing import CliRunner
 
+from embedtrain.batch import TokenBatch
 from embedtrain.cli import app
+from embedtrain.collate import Collation, collate
+from embedtrain.config.schema import TextFormat
+from embedtrain.config.sources import Source
 from embedtrain.data.convert.tasks import TASKS
 from embedtrain.data.formats.table import FORMATS
-from embedtrain.data.store import open_rows
+from embedtrain.data.rows import Row
+from embedtrain.data.store import RowStore, open_rows
+from embedtrain.model.encoder import Encoder
+from embedtrain.text import source_text
 
 EXAMPLES = list(read_examples())
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return tiny_encoder("lora")
 
 
 @pytest.mark.parametrize(
     "example", EXAMPLES, ids=lambda example: example.command.split("rows/")[1].split()[0]
 )
-def test_the_command_gives_the_rows_shown(
-    example: Example, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_command_gives_the_rows_shown_and_their_batch(
+    example: Example, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoder: Encoder
 ) -> None:
     monkeypatch.setenv("EMBEDTRAIN_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
@@ -29,8 +45,56 @@ def test_the_command_gives_the_rows_shown(
     done = CliRunner().invoke(app, words, catch_exceptions=False)
     assert done.exit_code == 0, done.output
     out = words[words.index("--out") + 1]
-    assert list(open_rows(tmp_path / out)) == example.rows
+    store = open_rows(tmp_path / out)
+    assert list(store) == example.rows
+    check_batch(store, example.rows, encoder)
     assert re.search(rf"{out}: {len(example.rows)} rows", done.output)
+
+
+def check_batch(store: RowStore, rows: Sequence[Row], encoder: Encoder) -> None:
+    """All rows as one batch hold what the rows shown say: strings as token ids, owners, scores, grades."""
+    text = TextFormat(query="{instruction}: {text}", document="passage: {text}")
+    how = Collation(
+        name="shown",
+        rows=store,
+        text=source_text(text, Source(rows="shown")),
+        tokenizer=encoder.tokenizer,
+        pool_instruction=True,
+        num_negatives=9,
+        seed=0,
+    )
+    numbers = range(len(rows))
+    batch = collate([store[number] for number in numbers], numbers, numbers, 1, how)
+    assert read_ids(batch.queries) == [
+        encoder.tokenizer.encode(f"{row.instruction or ''}: {row.query}").ids for row in rows
+    ]
+    documents = [(number, True, text) for number, row in enumerate(rows) for text in row.positives]
+    documents += [(number, False, text) for number, row in enumerate(rows) for text in row.negatives]
+    documents.sort(key=lambda document: document[:1])
+    assert list(zip(batch.owner_C.tolist(), batch.is_positive_C.tolist(), strict=True)) == [
+        document[:2] for document in documents
+    ]
+    assert read_ids(batch.documents) == [
+        encoder.tokenizer.encode(f"passage: {text}").ids for *_, text in documents
+    ]
+    scores = [
+        score
+        for row in rows
+        for score in (*some(row.positive_scores, row.positives), *some(row.negative_scores, row.negatives))
+    ]
+    assert np.array_equal(batch.teacher_scores["scores"].numpy(), scores, equal_nan=True)
+    grades = [math.nan if row.score is None else row.score for row in rows]
+    assert np.array_equal(batch.graded_score_B.numpy(), grades, equal_nan=True)
+
+
+def read_ids(batch: TokenBatch) -> list[list[int]]:
+    """The token ids of each text, without padding."""
+    return [ids[mask].tolist() for ids, mask in zip(batch.ids_TL, batch.mask_TL.bool(), strict=True)]
+
+
+def some(scores: Sequence[float] | None, texts: Sequence[str]) -> Sequence[float]:
+    """The scores, or NaN for each text."""
+    return scores or [math.nan] * len(texts)
 
 
 def test_every_format_and_task_is_on_the_page() -> None:

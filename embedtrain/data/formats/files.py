@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,7 +75,7 @@ def read_json_lines(path: Path, problems: Problems) -> Iterator[Record]:
     """One JSON object a line; blank lines are passed over."""
     for number, line in read_lines(path, problems):
         if line.strip():
-            yield from parse_record(line, f"{path}:{number}", problems)
+            yield from parse_record(line.rstrip(), f"{path}:{number}", problems)
 
 
 def parse_record(line: str, place: str, problems: Problems) -> Iterator[Record]:
@@ -144,6 +145,9 @@ def read_table(path: Path, problems: Problems) -> Iterator[Record]:
             return
         if not names:
             names = row
+            if repeated := [name for name, times in Counter(names).items() if times > 1]:
+                problems.add(f"{path}:1", f"the first line names columns, and '{repeated[0]}' comes twice")
+                return
         elif row and len(row) != len(names):
             problems.add(
                 f"{path}:{number}", f"{len(row)} cells for the {len(names)} columns of the first line"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Literal
 
 from embedtrain.data.formats.record import Fault
 from embedtrain.data.formats.request import Placed, Request
@@ -21,11 +22,10 @@ class Judgment:
 
 @dataclass(slots=True)
 class Judged:
-    """The documents of one query, by id; `place` is that of its first judgment."""
+    """The judgments of one query, in their order."""
 
-    place: str
-    positives: list[str] = field(default_factory=list)
-    negatives: list[str] = field(default_factory=list)
+    positives: list[Judgment] = field(default_factory=list)
+    negatives: list[Judgment] = field(default_factory=list)
 
 
 def judged_rows(
@@ -34,19 +34,27 @@ def judged_rows(
     """A row for each query with a positive, in the order of their first judgments; others are counted."""
     judged: dict[str, Judged] = {}
     for one in judgments:
-        entry = judged.setdefault(one.query, Judged(one.place))
-        (entry.positives if one.grade > 0 else entry.negatives).append(one.document)
-    for query, documents in judged.items():
+        entry = judged.setdefault(one.query, Judged())
+        (entry.positives if one.grade > 0 else entry.negatives).append(one)
+    for documents in judged.values():
         if not documents.positives:
             request.left_out["queries without a document of a grade above 0"] += 1
             continue
+        place = documents.positives[0].place
+        query = list(find_texts(request, [documents.positives[0]], queries, "query"))
+        positives = tuple(find_texts(request, documents.positives, corpus, "document"))
+        negatives = tuple(find_texts(request, documents.negatives, corpus, "document"))
+        found = len(query) + len(positives) + len(negatives)
+        if found == 1 + len(documents.positives) + len(documents.negatives):
+            yield from request.checked(place, Row(query[0], positives, negatives))
+
+
+def find_texts(
+    request: Request, judgments: Iterable[Judgment], texts: Texts, what: Literal["query", "document"]
+) -> Iterator[str]:
+    """The text of each judgment's query or document; an id that points nowhere is a problem."""
+    for one in judgments:
         try:
-            row = Row(
-                query=queries.get("query-id", query),
-                positives=tuple(corpus.get("corpus-id", name) for name in documents.positives),
-                negatives=tuple(corpus.get("corpus-id", name) for name in documents.negatives),
-            )
+            yield texts.get(f"{what} id", one.query if what == "query" else one.document)
         except Fault as fault:
-            request.problems.add(documents.place, str(fault))
-        else:
-            yield from request.checked(documents.place, row)
+            request.problems.add(one.place, str(fault))

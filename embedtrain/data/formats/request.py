@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from embedtrain.config.errors import UserError, near_file
+from embedtrain.config.errors import UserError
 from embedtrain.data.formats.files import is_data_file, read_file
 from embedtrain.data.formats.hub import HUB_ID, is_saved, read_hub, read_saved
 from embedtrain.data.formats.record import Fault, Record
@@ -94,7 +94,7 @@ def data_files(folder: Path) -> list[Path]:
     """The data files right below a folder. Raises UserError where there is none."""
     files = sorted(entry for entry in folder.iterdir() if is_data_file(entry))
     if not files:
-        raise UserError(f"{folder}: no data files in this folder{near_file(folder)}")
+        raise UserError(f"{folder}: no data files in this folder")
     return files
 
 
