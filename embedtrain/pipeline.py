@@ -25,11 +25,12 @@ from embedtrain.artifacts import (
 from embedtrain.config import check
 from embedtrain.config.errors import UserError
 from embedtrain.config.load import resolved
-from embedtrain.config.references import references
+from embedtrain.config.references import inputs_of
 from embedtrain.config.schema import Machine, Run
 from embedtrain.config.stages import AnyStage, Evaluate, Export, Mine, Train
 from embedtrain.show.tables import print_table
 from embedtrain.stages.context import STAGE_FILE
+from embedtrain.stages.shares import print_shares
 
 FORMATS = {"train": 1, "mine": 1, "select": 1, "soup": 1, "export": 1, "evaluate": 1}
 SECTIONS = {
@@ -55,12 +56,6 @@ class StagePlan:
     def partial(self) -> Path:
         """Where the stage works until it is done."""
         return self.folder.with_name(self.folder.name + ".partial")
-
-
-def inputs_of(run: Run, stage: AnyStage) -> list[str]:
-    """Names of the earlier stages whose folders this stage reads."""
-    named = references(run, run.stages.index(stage))
-    return [name for name in dict.fromkeys(r.name for r in named) if name != "base"]
 
 
 def sources_of(run: Run, stage: AnyStage) -> list[str]:
@@ -150,7 +145,7 @@ def plan_run(run: Run) -> list[StagePlan]:
 
 
 def print_plan(run: Run, plans: list[StagePlan]) -> None:
-    """The plan as a table."""
+    """The plan as a table, and what of each source it trains on."""
     rows = []
     for plan in plans:
         size = f"{folder_bytes(plan.folder) / 1e6:.1f} MB" if plan.state == "done" else ""
@@ -163,6 +158,7 @@ def print_plan(run: Run, plans: list[StagePlan]) -> None:
         rows,
         note=f"folder {Path(run.folder) / run.name}",
     )
+    print_shares(run, {plan.stage.name: plan.folder for plan in plans if plan.state == "done"})
 
 
 def launch_command(plan: StagePlan, machine: Machine) -> list[str]:

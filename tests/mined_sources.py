@@ -87,15 +87,15 @@ def make_run(folder: Path, sources: dict[str, dict], mined: dict, chosen: dict) 
     )
 
 
-def context_of(run: Run, stage: str, folder: Path) -> StageContext:
-    inputs = {"mined": folder / "r" / "mined"} if stage == "chosen" else {}
+def context_of(run: Run, stage: str, folder: Path, **inputs: Path) -> StageContext:
+    inputs |= {"mined": folder / "r" / "mined"} if stage == "chosen" else {}
     place = folder / "r" / stage
     place.mkdir(parents=True, exist_ok=True)
     return StageContext(run, find_stage(run, stage), Machine(), place, inputs)
 
 
-def mine_with_words(run: Run, folder: Path) -> tuple[dict, WordEncoder]:
-    context = context_of(run, "mined", folder)
+def mine_with_words(run: Run, folder: Path, **inputs: Path) -> tuple[dict, WordEncoder]:
+    context = context_of(run, "mined", folder, **inputs)
     encoder = WordEncoder()
     retriever = Retriever(
         encoder, "weights", "template", run.text, context.folder.parent / "vectors", 64, "cpu", run.seed

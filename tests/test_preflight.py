@@ -1,20 +1,27 @@
 """What a training refuses before it starts: rows that lack what a term asks, and dims that do not fit."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from tempfile import mkdtemp
 
 import pytest
 from taught_sources import BARE, FULL, make_run, stage_of
 
 from embedtrain.config.stages import Train
 from embedtrain.data.rows import Row
+from embedtrain.data.store import RowStore, store_rows
 from embedtrain.stages.preflight import row_faults, teacher_dim_faults, view_faults
 
 
 def told(tmp_path: Path, terms: list[dict], sources: dict[str, dict] | None = None, **stage: object) -> list:
     run = make_run(tmp_path, terms, sources, **stage)
-    rows = {"bare": lambda: BARE, "full": lambda: FULL}
-    return list(row_faults(run, stage_of(run), {name: rows[name] for name in run.sources}))
+    rows = {"bare": BARE, "full": FULL}
+    return list(row_faults(run, stage_of(run), {name: stored(tmp_path, rows[name]) for name in run.sources}))
+
+
+def stored(folder: Path, rows: list[Row]) -> Callable[[], RowStore]:
+    return lambda: store_rows(rows, Path(mkdtemp(dir=folder)) / "store")
 
 
 # --- rows ---------------------------------------------------------------------------------------------------
@@ -65,8 +72,8 @@ def test_what_no_row_of_a_source_has_is_told_by_term_and_source(name: str, tmp_p
 def test_one_row_is_enough(tmp_path: Path) -> None:
     run = make_run(tmp_path, [{"kind": "margin_mse"}], {"bare": {}})
     faults = partial(row_faults, run, stage_of(run))
-    assert list(faults({"bare": lambda: [*BARE, FULL[0]]})) == []
-    assert len(list(faults({"bare": lambda: BARE}))) == 1
+    assert list(faults({"bare": stored(tmp_path, [*BARE, FULL[0]])})) == []
+    assert len(list(faults({"bare": stored(tmp_path, BARE)}))) == 1
 
 
 def test_negatives_without_scores_are_told_apart_from_no_negatives(tmp_path: Path) -> None:
@@ -76,10 +83,8 @@ def test_negatives_without_scores_are_told_apart_from_no_negatives(tmp_path: Pat
         "source 'bare': no row has teacher scores of two of its candidates; "
         "expected numbers under 'positive_scores' and 'negative_scores'"
     )
-    assert [fault.split(", ", 1)[1] for fault in row_faults(run, stage_of(run), {"bare": lambda: rows})] == [
-        text,
-        text,
-    ]
+    faults = row_faults(run, stage_of(run), {"bare": stored(tmp_path, rows)})
+    assert [fault.split(", ", 1)[1] for fault in faults] == [text, text]
 
 
 def test_a_column_that_rows_cannot_have(tmp_path: Path) -> None:
@@ -108,7 +113,7 @@ def test_a_sources_switches_count(tmp_path: Path) -> None:
 def test_rows_are_not_read_where_no_term_asks(tmp_path: Path) -> None:
     run = make_run(tmp_path, [{"kind": "infonce"}, {"kind": "spread"}])
 
-    def read() -> list[Row]:
+    def read() -> RowStore:
         raise AssertionError("read")
 
     assert list(row_faults(run, stage_of(run), {"bare": read})) == []

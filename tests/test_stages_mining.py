@@ -18,6 +18,7 @@ from embedtrain.config.errors import UserError
 from embedtrain.config.load import find_stage
 from embedtrain.config.schema import Machine, Run
 from embedtrain.data.rows import Row, read_rows, text_key, write_rows
+from embedtrain.data.store import store_rows
 from embedtrain.mining.corpus import build_corpus, draw_rows
 from embedtrain.mining.tables import read_corpus, read_mined
 from embedtrain.search import dot
@@ -116,8 +117,9 @@ def test_documents_are_written_as_training_writes_them(tmp_path: Path, rows: dic
     assert min(chosen.values()) > 5  # the premise: both kinds were mined
 
 
-def test_rows_and_corpus_are_drawn_with_the_seed() -> None:
+def test_rows_and_corpus_are_drawn_with_the_seed(tmp_path: Path) -> None:
     lines = make_rows(50, 3)
+    store = store_rows(lines, tmp_path / "store")
     chosen = draw_rows(50, 10, 7, "one")
     assert chosen.tolist() == sorted(set(chosen.tolist()))
     assert len(chosen) == 10
@@ -127,7 +129,7 @@ def test_rows_and_corpus_are_drawn_with_the_seed() -> None:
     assert draw_rows(50, None, 7, "one").tolist() == draw_rows(50, 50, 7, "one").tolist() == list(range(50))
     wanted = {text_key(text) for number in chosen for text in lines[number].positives}
     for size in (None, 1, 20):
-        corpus = build_corpus(lines, chosen, size, 7, "one")
+        corpus = build_corpus(store, chosen, size, 7, "one")
         assert wanted <= set(corpus.keys_N.tolist())
         assert len(corpus.texts) == len(set(corpus.texts))
         assert [text_key(text) for text in corpus.texts] == corpus.keys_N.tolist()
@@ -138,7 +140,7 @@ def test_rows_and_corpus_are_drawn_with_the_seed() -> None:
 
 def test_no_source_to_mine(tmp_path: Path, rows: dict[str, list[Row]]) -> None:
     run = make_run(tmp_path, {"one": {"weight": 0}}, {}, {})
-    with pytest.raises(UserError, match="stage 'mined': no source to mine; every source has weight 0"):
+    with pytest.raises(UserError, match="stage 'mined': no rows to read; every source has weight 0"):
         mine_with_words(run, tmp_path)
 
 

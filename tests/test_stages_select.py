@@ -10,6 +10,7 @@ from mined_sources import context_of, make_run, mine_with_words, write_sources
 from embedtrain.artifacts import read_json
 from embedtrain.config.errors import UserError
 from embedtrain.data.rows import Row, read_rows, text_key, write_rows
+from embedtrain.data.store import store_rows, write_store
 from embedtrain.mining.corpus import known_positives
 from embedtrain.mining.tables import read_mined
 from embedtrain.stages import select
@@ -39,7 +40,9 @@ def test_selected_rows(tmp_path: Path, rows: dict[str, list[Row]], rule: str) ->
         assert sum(counts["candidates"].values()) == mined.ids_QK.size
         assert counts["rows"]["dropped"] == len(rows[name]) - len(kept)
         assert sum(counts["rows"].values()) == len(rows[name])
-        known = known_positives(rows[name], symmetric=False)
+        known: dict[int, set[int]] = {}
+        for row in rows[name]:
+            known.setdefault(text_key(row.query), set()).update(map(text_key, row.positives))
         for row, number in zip(kept, stay, strict=True):
             lowest = min(row.positive_scores)
             assert row.positives == rows[name][number].positives
@@ -157,3 +160,52 @@ def test_rows_that_shrank_since_are_refused(tmp_path: Path, rows: dict[str, list
     write_rows(tmp_path / "one.parquet", rows["one"][:10])
     with pytest.raises(UserError, match=r"one\.parquet: 10 rows, but stage 'mined' mined row number 39; "):
         select.run_stage(context_of(run, "chosen", tmp_path))
+
+
+def slow_known(rows: list[Row], symmetric: bool) -> dict[int, set[int]]:
+    """Row after row: for each text, the keys of those that must never be its negatives."""
+    known: dict[int, set[int]] = {}
+    for row in rows:
+        query, positives = text_key(row.query), {text_key(text) for text in row.positives}
+        known.setdefault(query, set()).update(positives)
+        for key in positives if symmetric else ():
+            known.setdefault(key, set()).add(query)
+    return known
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    made=st.lists(st.tuples(texts, st.lists(texts, min_size=1, max_size=3)), min_size=1, max_size=10),
+    symmetric=st.booleans(),
+)
+def test_known_positives_are_those_of_all_rows(tmp_path_factory, made, symmetric) -> None:
+    rows = [Row(query, tuple(positives)) for query, positives in made]
+    store = store_rows(rows, tmp_path_factory.mktemp("known") / "store")
+    expected = slow_known(rows, symmetric)
+    assert known_positives(store, store.query_N, symmetric) == [
+        sorted(expected[text_key(row.query)]) for row in rows
+    ]
+
+
+def test_filtered_rows_are_mined_and_selected(tmp_path: Path, rows: dict[str, list[Row]]) -> None:
+    """`rows` of the mine stage: a folder of rows and a file; both stages read them and not the source."""
+    filtered = tmp_path / "r" / "filtered" / "rows"
+    filtered.mkdir(parents=True)
+    write_store(filtered / "one", rows["one"][5:15])
+    write_rows(filtered / "two.parquet", rows["two"][:7])
+    run = make_run(tmp_path, {"one": {}, "two": {}}, {"rows": "filtered", "top_k": 4}, {})
+    inputs = {"filtered": filtered.parent}
+    facts, _ = mine_with_words(run, tmp_path, **inputs)
+    assert {name: fact["rows"] for name, fact in facts.items()} == {"one": 10, "two": 7}
+    select.run_stage(context_of(run, "chosen", tmp_path, **inputs))
+    kept = {name: read_rows(tmp_path / "r" / "chosen" / "rows" / f"{name}.parquet") for name in rows}
+    assert [row.query for row in kept["one"]] == [row.query for row in rows["one"][5:15]]
+    assert [row.query for row in kept["two"]] == [row.query for row in rows["two"][:7]]
+    positives = {text for row in rows["one"][5:15] for text in row.positives}
+    assert all(set(row.negatives) <= positives for row in kept["one"])
+    (filtered / "two.parquet").unlink()
+    facts, _ = mine_with_words(run, tmp_path, **inputs)
+    assert list(facts) == ["one"]
+    named = make_run(tmp_path, {"one": {}, "two": {}}, {"rows": "filtered", "sources": ["two"]}, {})
+    with pytest.raises(UserError, match="stage 'mined': stage 'filtered' has no rows of two; it has one"):
+        mine_with_words(named, tmp_path, **inputs)

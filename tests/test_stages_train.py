@@ -12,10 +12,11 @@ from tiny_models import save_tiny
 from embedtrain.artifacts import write_json
 from embedtrain.config.errors import ConfigError, UserError
 from embedtrain.config.load import resolved
+from embedtrain.config.references import inputs_of
 from embedtrain.data.rows import Row, write_rows
 from embedtrain.dist import current
 from embedtrain.model.st import open_sentence_transformer
-from embedtrain.pipeline import inputs_of, outside_paths
+from embedtrain.pipeline import outside_paths
 from embedtrain.stages import train as train_stage
 from embedtrain.stages.context import StageContext
 from embedtrain.stages.probe import probe

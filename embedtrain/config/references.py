@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from embedtrain.config.errors import nearest
 from embedtrain.config.faults import Fault, Location
 from embedtrain.config.schema import Run
-from embedtrain.config.stages import AnyStage, Mine, Train
+from embedtrain.config.stages import AnyStage, Mine, Select, Train
 
 MODEL_STAGES = ("train", "soup")
 
@@ -47,6 +47,15 @@ def references(run: Run, index: int) -> list[Reference]:
         case "soup":
             return [Reference(name, (*here, "from", i), MODEL_STAGES) for i, name in enumerate(stage.from_)]
     return list(evaluated(run, index))
+
+
+def inputs_of(run: Run, stage: AnyStage) -> list[str]:
+    """Names of the stages whose folders a stage reads; select also reads the rows that were mined."""
+    named = {reference.name: None for reference in references(run, run.stages.index(stage))}
+    mined = [other for other in run.stages if isinstance(other, Mine) and other.name in named]
+    if isinstance(stage, Select):
+        named |= {mine.rows: None for mine in mined if mine.rows}
+    return [name for name in named if name != "base"]
 
 
 def rows_reference(stage: Train | Mine, here: Location) -> Iterator[Reference]:

@@ -14,6 +14,7 @@ from embedtrain.config.errors import UserError, found, near_file
 from embedtrain.data.problems import Problems
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
+ROWS, TEXTS_FILE = FILES = ("rows.parquet", "texts.parquet")  # of a folder of rows
 BATCH_ROWS = 8192
 
 
@@ -26,6 +27,18 @@ def check_file(path: Path | str) -> Path:
     if not path.name.endswith(SUFFIXES):
         raise UserError(f"{path}: unknown kind of file; expected {', '.join(SUFFIXES)}")
     return path
+
+
+def is_row_folder(path: Path) -> bool:
+    """Whether `path` is a folder of rows; raises UserError for a folder that is none."""
+    if not path.is_dir():
+        return False
+    if absent := [name for name in FILES if not (path / name).is_file()]:
+        raise UserError(
+            f"{path}: a folder without {' and '.join(absent)}; expected a file of rows, or a folder that "
+            "`embedtrain convert` wrote"
+        )
+    return True
 
 
 def read_json_lines(path: Path, problems: Problems) -> Iterator[tuple[str, dict[str, Any]]]:

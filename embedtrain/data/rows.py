@@ -14,7 +14,15 @@ import pyarrow.parquet as pq
 from embedtrain.artifacts import write_atomic
 from embedtrain.config.errors import UserError, found, nearest, shorten
 from embedtrain.data.problems import Problems
-from embedtrain.data.records import check_file, open_parquet, read_batches, read_json_lines, read_lines
+from embedtrain.data.records import (
+    ROWS,
+    check_file,
+    is_row_folder,
+    open_parquet,
+    read_batches,
+    read_json_lines,
+    read_lines,
+)
 
 SCHEMA_VERSION = 1
 VERSION_KEY = b"embedtrain_rows"
@@ -75,10 +83,10 @@ def read_rows(path: Path | str) -> list[Row]:
 
 def count_rows(path: Path | str) -> int:
     """Number of rows: from a parquet file's or a folder's footer, else by counting lines."""
-    folder = Path(path) / "rows.parquet"
-    if folder.is_file():
-        return int(open_parquet(folder).metadata.num_rows)
-    path, problems = check_file(path), Problems()
+    path, problems = Path(path).expanduser(), Problems()
+    if is_row_folder(path):
+        return int(open_parquet(path / ROWS).metadata.num_rows)
+    path = check_file(path)
     if path.suffix == ".parquet":
         return int(open_rows_parquet(path).metadata.num_rows)
     number = sum(1 for _ in read_lines(path, problems))

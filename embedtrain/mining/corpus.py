@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from embedtrain.artifacts import hash_json
-from embedtrain.data.rows import Row, text_key
+from embedtrain.data.store import RowStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,35 +30,33 @@ def draw_rows(num_rows: int, max_rows: int | None, seed: int, source: str) -> np
 
 
 def build_corpus(
-    rows: Sequence[Row], mined: np.ndarray, corpus_size: int | None, seed: int, source: str
+    rows: RowStore, mined: np.ndarray, corpus_size: int | None, seed: int, source: str
 ) -> Corpus:
     """The positives of the mined rows, then of other rows drawn by the seed, up to `corpus_size` texts."""
-    others = np.setdiff1d(np.arange(len(rows)), mined)
-    texts: dict[int, str] = {}
-    for number in mined:
-        texts |= {text_key(text): text for text in rows[number].positives if text_key(text) not in texts}
-    for number in generator(seed, source, "corpus").permutation(others):
-        if corpus_size is not None and len(texts) >= corpus_size:
-            break
-        for text in rows[number].positives:
-            texts.setdefault(text_key(text), text)
-    return Corpus(np.fromiter(texts, np.int64, len(texts)), list(texts.values()))
+    others = generator(seed, source, "corpus").permutation(np.setdiff1d(np.arange(len(rows)), mined))
+    ordered = rows.take(np.concatenate([mined, others]))
+    _, first = np.unique(ordered.positive_P, return_index=True)
+    first.sort()
+    if corpus_size is not None:
+        texts_before = np.searchsorted(first, ordered.positive_starts[:-1])
+        full = len(mined) + int(np.searchsorted(texts_before[len(mined) :], corpus_size))
+        first = first[first < ordered.positive_starts[full]]
+    ids = ordered.positive_P[first]
+    return Corpus(rows.keys_M[ids], rows.texts(ids))
 
 
-def known_positives(rows: Sequence[Row], symmetric: bool) -> dict[int, set[int]]:
-    """For each query key, the keys of every text that some row of the source calls its positive.
+def known_positives(rows: RowStore, query_Q: np.ndarray, symmetric: bool) -> list[list[int]]:
+    """For each of Q queries, by text id, the keys of every text that some row calls its positive, ascending.
 
     In a symmetric source a positive's positives are its queries too.
     """
-    known: dict[int, set[int]] = {}
-    for row in rows:
-        query = text_key(row.query)
-        positives = {text_key(text) for text in row.positives}
-        known.setdefault(query, set()).update(positives)
-        if symmetric:
-            for key in positives:
-                known.setdefault(key, set()).add(query)
-    return known
+    owner, known = np.repeat(rows.query_N, np.diff(rows.positive_starts)), rows.positive_P
+    if symmetric:
+        owner, known = np.concatenate([owner, known]), np.concatenate([known, owner])
+    wanted = np.isin(owner, query_Q)
+    pairs = np.unique(np.stack([owner[wanted], rows.keys_M[known[wanted]]], axis=1), axis=0)
+    starts, ends = (np.searchsorted(pairs[:, 0], query_Q, side) for side in ("left", "right"))
+    return [pairs[start:end, 1].tolist() for start, end in zip(starts, ends, strict=True)]
 
 
 def generator(seed: int, *names: str) -> np.random.Generator:

@@ -10,7 +10,7 @@ from embedtrain.artifacts import write_json
 from embedtrain.config.errors import UserError
 from embedtrain.config.stages import Export
 from embedtrain.data.examples import prompt_examples
-from embedtrain.data.rows import count_rows, read_rows
+from embedtrain.data.store import open_source
 from embedtrain.model.card import Facts, SourceFacts
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.export import export_encoder
@@ -64,7 +64,7 @@ def prompt_sources(context: StageContext, stage: Export, encoder: Encoder) -> di
             how = replace(how, max_query_tokens=stage.max_tokens, max_document_tokens=stage.max_tokens)
         examples = {}
         if number := stage.few_shot_examples.get(name):
-            rows = read_rows(source.rows)
+            rows = open_source(source, name, context.seed)
             examples[number] = prompt_examples(rows, number, context.seed, name, how, encoder.tokenizer)
         sources[name] = SourcePrompts(how, source.tasks, examples)
     return sources
@@ -72,14 +72,17 @@ def prompt_sources(context: StageContext, stage: Export, encoder: Encoder) -> di
 
 def parity_texts(context: StageContext, stage: Export) -> tuple[list[str], list[str]]:
     """Real texts of all sources, half queries and half positives, drawn with the seed."""
-    rows = [row for source in context.run.sources.values() for row in read_rows(source.rows)]
-    if not rows:
+    stores = [open_source(source, name, context.seed) for name, source in context.run.sources.items()]
+    ends = np.cumsum([len(store) for store in stores], dtype=np.int64)
+    if not stores:
         raise UserError(
             f"stage '{stage.name}': the run has no sources, so there is no text to prove the export on"
         )
-    count = min((stage.num_parity_texts + 1) // 2, len(rows))
-    drawn = np.random.default_rng(context.seed).choice(len(rows), count, replace=False)
-    return [rows[i].query for i in drawn], [rows[i].positives[0] for i in drawn]
+    count = min((stage.num_parity_texts + 1) // 2, int(ends[-1]))
+    drawn = np.random.default_rng(context.seed).choice(ends[-1], count, replace=False)
+    places = zip(np.searchsorted(ends, drawn, "right").tolist(), drawn.tolist(), strict=True)
+    rows = [stores[number][row - int(ends[number])] for number, row in places]  # counted from the store's end
+    return [row.query for row in rows], [row.positives[0] for row in rows]
 
 
 def card_facts(context: StageContext, stage: Export) -> Facts:
@@ -87,7 +90,11 @@ def card_facts(context: StageContext, stage: Export) -> Facts:
     run = context.run
     trained = stage.from_ != "base"
     sources: dict[str, SourceFacts] = {
-        name: {"num_rows": count_rows(s.rows), "weight": s.weight, "instruction": s.instruction}
+        name: {
+            "num_rows": len(open_source(s, name, run.seed)),
+            "weight": s.weight,
+            "instruction": s.instruction,
+        }
         for name, s in run.sources.items()
         if trained
     }

@@ -3,9 +3,7 @@
 from collections.abc import Mapping
 
 from embedtrain.artifacts import hash_json
-from embedtrain.config.errors import UserError
 from embedtrain.config.stages import Mine
-from embedtrain.data.rows import read_rows
 from embedtrain.mining.corpus import build_corpus, draw_rows
 from embedtrain.mining.retrieve import Retriever, Tally, retrieve
 from embedtrain.mining.tables import (
@@ -20,7 +18,7 @@ from embedtrain.mining.tables import (
 from embedtrain.model.encoder import weights_hash
 from embedtrain.show.tables import print_table
 from embedtrain.stages.context import StageContext
-from embedtrain.stages.opening import open_start
+from embedtrain.stages.opening import open_sources, open_start
 
 
 def run_stage(context: StageContext) -> dict[str, object]:
@@ -35,31 +33,22 @@ def run_stage(context: StageContext) -> dict[str, object]:
 def mine_sources(context: StageContext, stage: Mine, retriever: Retriever) -> dict[str, dict[str, object]]:
     """Mine one source after the other; the facts of each."""
     facts: dict[str, dict[str, object]] = {}
+    sources = open_sources(context, stage)
     with (
         table_writer(context.folder / CORPUS, CORPUS_SCHEMA) as corpus_file,
         table_writer(context.folder / CANDIDATES, CANDIDATES_SCHEMA) as candidates_file,
     ):
-        for name in source_names(context, stage):
+        for name, rows in sources.items():
             source = context.run.sources[name]
-            rows = read_rows(source.rows)
             numbers = draw_rows(len(rows), stage.max_rows, context.seed, name)
             corpus = build_corpus(rows, numbers, stage.corpus_size, context.seed, name)
             corpus_file.write_table(corpus_table(name, corpus.keys_N, corpus.texts))
             tally = Tally(stage.top_k)
-            chosen = [rows[number] for number in numbers]
-            for mined in retrieve(retriever, chosen, numbers, corpus, source, name, tally):
+            for mined in retrieve(retriever, rows.take(numbers), numbers, corpus, source, name, tally):
                 candidates_file.write_table(mined_table(name, mined))
             counts = {"rows": len(rows), "mined_rows": len(numbers), "documents": len(corpus.texts)}
             facts[name] = counts | tally.facts()
     return facts
-
-
-def source_names(context: StageContext, stage: Mine) -> list[str]:
-    """The sources named by the stage, or all that have a weight."""
-    names = stage.sources or [name for name, source in context.run.sources.items() if source.weight > 0]
-    if not names:
-        raise UserError(f"stage '{stage.name}': no source to mine; every source has weight 0")
-    return list(names)
 
 
 def open_retriever(context: StageContext) -> Retriever:

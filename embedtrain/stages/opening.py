@@ -1,9 +1,13 @@
-"""The encoder that a stage starts from: the run's base, or what an earlier stage left."""
+"""What a stage starts from: an encoder and rows, the run's own or what an earlier stage left."""
 
+from pathlib import Path
+
+from embedtrain.config.errors import UserError
 from embedtrain.config.stages import Export, Mine, Train
+from embedtrain.data.store import RowStore, open_rows, open_source
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.load import load_encoder, open_encoder
-from embedtrain.stages.context import StageContext
+from embedtrain.stages.context import ROWS, StageContext, stage_rows
 
 ENCODER = "encoder"
 
@@ -18,3 +22,36 @@ def open_start(context: StageContext) -> Encoder:
     if isinstance(stage, Export) and stage.attention is not None:
         config = config.model_copy(update={"attention": stage.attention})
     return load_encoder(run.base, config, run.text, precision=run.precision, device=device)
+
+
+def open_sources(context: StageContext, stage: Train | Mine) -> dict[str, RowStore]:
+    """Rows by source: those of an earlier stage where one is named, else of the sources as they are."""
+    weighted = [name for name, source in context.run.sources.items() if source.weight > 0]
+    wanted = stage.sources or weighted
+    if stage.rows is not None:
+        folder = context.inputs[stage.rows]
+        written = [name for name in context.run.sources if stage_rows(folder, name)]
+        wanted = [name for name in wanted if stage.sources or name in written]
+        if absent := [name for name in wanted if name not in written]:
+            raise UserError(
+                f"stage '{stage.name}': stage '{stage.rows}' has no rows of {', '.join(absent)}; "
+                f"it has {', '.join(written)}"
+            )
+    if not wanted:
+        raise UserError(f"stage '{stage.name}': no rows to read; every source has weight 0")
+    return {name: open_one(context, stage, name) for name in wanted}
+
+
+def open_one(context: StageContext, stage: Train | Mine, name: str) -> RowStore:
+    """The rows of one source, as the stage reads them."""
+    if stage.rows is None:
+        return open_source(context.run.sources[name], name, context.seed)
+    return open_rows(rows_path(context, stage, name))
+
+
+def rows_path(context: StageContext, stage: Train | Mine, name: str) -> Path:
+    """Where the rows of one source are."""
+    if stage.rows is None:
+        return Path(context.run.sources[name].rows)
+    folder = context.inputs[stage.rows]
+    return stage_rows(folder, name) or folder / ROWS / name

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 
+import numpy as np
+
 from embedtrain.config.errors import ConfigError
 from embedtrain.config.needs import (
     SCORES,
@@ -18,10 +20,10 @@ from embedtrain.config.needs import (
 from embedtrain.config.schema import Run
 from embedtrain.config.stages import Train
 from embedtrain.config.terms import CoSENT, EmbedDistill, InfoNCE, MarginMSE, SoftLabels, Term
-from embedtrain.data.rows import Row
+from embedtrain.data.store import RowStore
 
-Rows = Callable[[], Sequence[Row]]
-"""A source's rows, read when first asked for: most terms ask nothing of them."""
+Rows = Callable[[], RowStore]
+"""A source's rows, opened when first asked for: most terms ask nothing of them."""
 
 
 def require(faults: Sequence[str]) -> None:
@@ -47,7 +49,7 @@ def lacks(term: Term, num_negatives: int, rows: Rows) -> Iterator[str]:
         yield from contrast_lacks(term, num_negatives, rows)
     elif isinstance(term, SoftLabels):
         yield from soft_label_lacks(term, num_negatives, rows)
-    elif isinstance(term, CoSENT) and len({row.score for row in rows()} - {None}) < 2:
+    elif isinstance(term, CoSENT) and not has_two_grades(rows()):
         yield "no two rows have different grades; expected numbers under 'score'"
     elif isinstance(term, EmbedDistill) and only_negatives(term) and not has_negatives(rows, 1):
         yield "no row has negatives, and nothing else is learned; switch queries or positives on"
@@ -64,12 +66,12 @@ def contrast_lacks(term: Contrast, num_negatives: int, rows: Rows) -> Iterator[s
         if mixing.parents == "own_negatives" and not has_negatives(rows, 2):
             yield f"mixing[{number}] ({mixing.kind}): no row has two negatives to mix"
     for _, index in label_uses(term):
-        if not any(row.label is not None for row in rows()):
+        if not (rows().label_N >= 0).any():
             yield f"masks[{index}] (same_label): no row has a class; expected text under 'label'"
     for (_, place, _), column in score_uses(term):
         if text := column_fault(column):
             yield f"masks[{place}] (teacher_relevant): {text}"
-        elif not any(row.negatives and row.negative_scores for row in rows()):
+        elif not np.isfinite(rows().negative_score_Q).any():
             yield (
                 f"masks[{place}] (teacher_relevant): no row has scored negatives; "
                 "expected numbers under 'negative_scores'"
@@ -81,12 +83,12 @@ def soft_label_lacks(term: SoftLabels, num_negatives: int, rows: Rows) -> Iterat
     pairs = isinstance(term, MarginMSE)
     if pairs and not has_negatives(rows, 1):
         yield "no row has negatives, and their margin to the positive is what is learned"
-    elif not any(len(row.positives) + min(num_negatives, len(row.negatives)) > 1 for row in rows()):
+    elif not enough_candidates(rows(), num_negatives):
         yield "no row has two candidates to compare; give the rows negatives and set num_negatives"
     elif term.teacher != VECTORS:
         if text := column_fault(term.teacher):
             yield text
-        elif not any(enough_scores(row, num_negatives, pairs) for row in rows()):
+        elif not enough_scores(rows(), num_negatives, pairs):
             yield (
                 "no row has teacher scores of two of its candidates; "
                 "expected numbers under 'positive_scores' and 'negative_scores'"
@@ -98,16 +100,34 @@ def column_fault(column: str) -> str:
     return "" if column == SCORES else f"no row has teacher scores '{column}'; known: {SCORES}, {VECTORS}"
 
 
-def enough_scores(row: Row, num_negatives: int, pairs: bool) -> bool:
-    """Whether two of the row's candidates can have scores, one of them a negative where `pairs` asks so."""
-    positives = len(row.positive_scores or ())
-    negatives = min(num_negatives, len(row.negative_scores or ()))
-    return bool(positives and negatives) if pairs else positives + negatives > 1
+def has_two_grades(rows: RowStore) -> bool:
+    """Whether the rows' grades differ."""
+    given = rows.score_N[np.isfinite(rows.score_N)]
+    return len(given) > 0 and bool((given != given[0]).any())
+
+
+def enough_candidates(rows: RowStore, num_negatives: int) -> bool:
+    """Whether some row has two candidates in a batch."""
+    negatives_N = np.minimum(np.diff(rows.negative_starts), num_negatives)
+    return bool((np.diff(rows.positive_starts) + negatives_N > 1).any())
+
+
+def enough_scores(rows: RowStore, num_negatives: int, pairs: bool) -> bool:
+    """Whether two candidates of some row can have scores, one of them a negative where `pairs` asks so."""
+    positives_N = count_scored(rows.positive_score_P, rows.positive_starts)
+    negatives_N = np.minimum(count_scored(rows.negative_score_Q, rows.negative_starts), num_negatives)
+    enough_N = (positives_N > 0) & (negatives_N > 0) if pairs else positives_N + negatives_N > 1
+    return bool(enough_N.any())
+
+
+def count_scored(scores: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """How many scores each row has."""
+    return np.diff(np.concatenate([[0], np.cumsum(np.isfinite(scores))])[starts])
 
 
 def has_negatives(rows: Rows, least: int) -> bool:
     """Whether some row has so many negatives."""
-    return any(len(row.negatives) >= least for row in rows())
+    return bool((np.diff(rows().negative_starts) >= least).any())
 
 
 def view_faults(stage: Train, dim: int) -> Iterator[str]:

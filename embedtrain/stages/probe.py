@@ -7,7 +7,7 @@ from embedtrain.artifacts import read_json
 from embedtrain.config.check import sources_of
 from embedtrain.config.schema import Run
 from embedtrain.config.stages import Train
-from embedtrain.data.rows import read_rows
+from embedtrain.data.store import RowStore, open_source
 from embedtrain.model.layout import cut_layers, read_config, read_kind, set_attention
 from embedtrain.model.load import require_transformers
 from embedtrain.model.source import resolve_model
@@ -24,13 +24,17 @@ def probe(path: Path) -> None:
     require_transformers()
     dim = base_dim(run)
     names = {stage.name for stage in run.stages}
-    read = cache(read_rows)
+
+    @cache
+    def read(name: str) -> RowStore:
+        return open_source(run.sources[name], name, run.seed)
+
     faults: list[str] = []
     for stage in (stage for stage in run.stages if isinstance(stage, Train)):
         if stage.teacher is not None and stage.teacher.model not in names:
             resolve_model(stage.teacher.model, revision=stage.teacher.revision, sha256=stage.teacher.sha256)
         if stage.rows is None:
-            files = {name: partial(read, run.sources[name].rows) for name in sources_of(run, stage)}
+            files = {name: partial(read, name) for name in sources_of(run, stage)}
             faults += row_faults(run, stage, files)
         faults += view_faults(stage, dim) if dim else ()
     require(faults)

@@ -10,20 +10,22 @@ from embedtrain.artifacts import write_atomic, write_json
 from embedtrain.config.errors import UserError
 from embedtrain.config.load import find_stage
 from embedtrain.config.stages import Mine, Select
-from embedtrain.data.rows import Row, read_rows, text_key, write_rows
+from embedtrain.data.rows import Row, write_rows
+from embedtrain.data.store import RowStore
 from embedtrain.mining.corpus import known_positives
 from embedtrain.mining.examples import examples_text
 from embedtrain.mining.negatives import Candidates, Reason, consistent, count_reasons, count_rows, judge, pad
 from embedtrain.mining.tables import Mined, list_sources, read_corpus, read_mined
 from embedtrain.show.tables import print_table
 from embedtrain.stages.context import StageContext
+from embedtrain.stages.opening import open_one, rows_path
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
     """A source after the rules: its mined rows, their candidates and the reason of each."""
 
-    rows: list[Row]
+    rows: RowStore
     mined: Mined
     texts: list[str]
     candidates: Candidates
@@ -71,33 +73,32 @@ def check_ranks(context: StageContext, stage: Select) -> None:
 
 def judge_source(context: StageContext, stage: Select, folder: Path, name: str) -> Judged:
     """Read what was mined for one source and apply the rules."""
-    source = context.run.sources[name]
-    rows = read_rows(source.rows)
-    mined = read_mined(folder, name)
+    mine = find_stage(context.run, stage.candidates)
+    assert isinstance(mine, Mine)
+    rows, mined = open_one(context, mine, name), read_mined(folder, name)
     last = int(mined.query_row_Q.max(initial=-1))
     if last >= len(rows):
         raise UserError(
-            f"{source.rows}: {len(rows)} rows, but stage '{stage.candidates}' mined row number {last}; "
-            "the file has changed since"
+            f"{rows_path(context, mine, name)}: {len(rows)} rows, but stage "
+            f"'{stage.candidates}' mined row number {last}; the file has changed since"
         )
     keys, texts = read_corpus(folder, name)
-    known = known_positives(rows, source.symmetric)
-    chosen = [rows[number] for number in mined.query_row_Q]
+    chosen = rows.take(mined.query_row_Q)
+    known = known_positives(rows, chosen.query_N, context.run.sources[name].symmetric)
     candidates = gather_candidates(chosen, mined, keys, known)
     return Judged(chosen, mined, texts, candidates, judge(candidates, stage))
 
 
 def gather_candidates(
-    rows: Sequence[Row], mined: Mined, keys: np.ndarray, known: Mapping[int, set[int]]
+    rows: RowStore, mined: Mined, keys: np.ndarray, known: Sequence[Sequence[int]]
 ) -> Candidates:
     """What the rules look at."""
-    query_keys = [text_key(row.query) for row in rows]
-    known_QP, known_mask_QP = pad([sorted(known[key]) for key in query_keys])
+    known_QP, known_mask_QP = pad(known)
     return Candidates(
         key_QK=keys[mined.ids_QK],
         score_QK=mined.score_QK,
         present_QK=np.ones(mined.ids_QK.shape, bool),
-        query_key_Q=np.array(query_keys, np.int64),
+        query_key_Q=rows.keys_M[rows.query_N],
         known_QP=known_QP,
         known_mask_QP=known_mask_QP,
         positive_score_Q=mined.positive_score_Q,
@@ -108,7 +109,7 @@ def gather_candidates(
 def selected_rows(name: str, judged: Judged, stage: Select) -> list[Row]:
     """The rows that stay, with their kept candidates as negatives, hardest first, and all scores."""
     selected: list[Row] = []
-    for number in np.flatnonzero(consistent(judged.mined.positive_rank_Q, stage)):
+    for number in np.flatnonzero(consistent(judged.mined.positive_rank_Q, stage)).tolist():
         kept = judged.reason_QK[number] == Reason.KEPT
         selected.append(
             replace(

@@ -6,15 +6,14 @@ from functools import partial
 
 import torch
 
-from embedtrain.config.errors import UserError
 from embedtrain.config.stages import Train
-from embedtrain.data.rows import Row, read_rows
+from embedtrain.data.rows import Row
 from embedtrain.dist import current, require_processes, start_processes, stop_processes
 from embedtrain.model.checkpoint import save_encoder
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.lora import add_lora, tune_all
 from embedtrain.stages.context import StageContext
-from embedtrain.stages.opening import ENCODER, open_start
+from embedtrain.stages.opening import ENCODER, open_sources, open_start
 from embedtrain.stages.preflight import require, row_faults, teacher_dim_faults, view_faults
 from embedtrain.stages.teacher import TEACHER, StoredVectors, is_taught, lookups, teacher_vectors
 from embedtrain.train.loop import train
@@ -28,7 +27,7 @@ def run_stage(context: StageContext) -> dict[str, object]:
     require_processes(context.machine.num_processes)
     if context.machine.threads:
         torch.set_num_threads(context.machine.threads)
-    rows = read_sources(context, stage)
+    rows = open_sources(context, stage)
     encoder = open_start(context)
     by_name = {name: partial(rows.__getitem__, name) for name in rows}
     require([*row_faults(context.run, stage, by_name), *view_faults(stage, encoder.dim)])
@@ -56,19 +55,3 @@ def learn_from(
     vectors = teacher_vectors(context, stage, stage.teacher, rows)
     require([*teacher_dim_faults(stage, encoder.dim, vectors.dim)])
     return vectors
-
-
-def read_sources(context: StageContext, stage: Train) -> dict[str, list[Row]]:
-    """Rows by source: from the select stage where one is named, else from the sources' own files."""
-    weighted = [name for name, source in context.run.sources.items() if source.weight > 0]
-    if stage.rows is None:
-        return {n: read_rows(context.run.sources[n].rows) for n in stage.sources or weighted}
-    folder = context.inputs[stage.rows] / "rows"
-    selected = sorted(path.stem for path in folder.glob("*.parquet"))
-    wanted = [name for name in stage.sources or weighted if stage.sources or name in selected]
-    if absent := [name for name in wanted if name not in selected]:
-        raise UserError(
-            f"stage '{stage.name}': stage '{stage.rows}' has no rows of {', '.join(absent)}; "
-            f"it has {', '.join(selected)}"
-        )
-    return {name: read_rows(folder / f"{name}.parquet") for name in wanted}

@@ -11,15 +11,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from embedtrain.config.errors import UserError, shorten
+from embedtrain.config.errors import shorten
 from embedtrain.data.problems import Problems
-from embedtrain.data.records import open_parquet, read_batches
+from embedtrain.data.records import ROWS, TEXTS_FILE, open_parquet, read_batches
 from embedtrain.data.rows import NAMES, NUMBERS, TEXTS, VERSION_KEY, fits, require_version
 from embedtrain.data.store.build import PAIRS, Block, Builder
 from embedtrain.show.progress import Bar
 
 VERSION = 2
-ROWS, TEXT = FILES = ("rows.parquet", "texts.parquet")
 METADATA = {VERSION_KEY: str(VERSION)}
 ROWS_SCHEMA = pa.schema(
     [("query", pa.int64())]
@@ -33,24 +32,13 @@ TEXTS_SCHEMA = pa.schema([("key", pa.int64()), ("text", pa.string())], metadata=
 NOTHING = -(2**63)  # stands for a null id
 
 
-def is_row_folder(path: Path) -> bool:
-    """Whether `path` is a folder of rows; raises UserError for a folder that is none."""
-    if not path.is_dir():
-        return False
-    if absent := [name for name in FILES if not (path / name).is_file()]:
-        raise UserError(
-            f"{path}: a folder without {' and '.join(absent)}; expected a file of rows, or a folder that "
-            "`embedtrain convert` wrote"
-        )
-    return True
-
-
 def add_folder(folder: Path, builder: Builder, problems: Problems, bar: Bar) -> None:
     """Append the rows of a folder; those of blocks with faults are left out."""
-    rows, texts = folder / ROWS, folder / TEXT
+    rows, texts = folder / ROWS, folder / TEXTS_FILE
     row_file, text_file = open_table(rows, ROWS_SCHEMA, 2), open_table(texts, TEXTS_SCHEMA, 2)
     for start, batch in read_batches(text_file, texts, problems):
         add_texts(batch, start, texts, builder, problems)
+        bar.advance(len(batch))
     if problems:
         return  # ids could point anywhere
     for start, batch in read_batches(row_file, rows, problems):

@@ -11,10 +11,10 @@ from embedtrain.artifacts import HashCache, cache_folder, hash_file, hash_json, 
 from embedtrain.config.errors import UserError
 from embedtrain.config.sources import Source
 from embedtrain.data.problems import Problems
-from embedtrain.data.records import check_file
-from embedtrain.data.rows import count_rows, stream_rows
+from embedtrain.data.records import FILES, check_file, is_row_folder, open_parquet
+from embedtrain.data.rows import stream_rows
 from embedtrain.data.store.build import Builder, in_blocks
-from embedtrain.data.store.folder import FILES, add_folder, is_row_folder
+from embedtrain.data.store.folder import add_folder
 from embedtrain.data.store.view import RowStore
 from embedtrain.show.progress import progress
 
@@ -68,9 +68,11 @@ def build(path: Path, folder: Path) -> None:
     """Write the files of a RowStore; nothing is left where rows have faults."""
     problems = Problems()
     folder.mkdir(parents=True)
-    total = count_rows(path) if path.is_dir() or path.suffix == ".parquet" else None
     try:
-        with closing(Builder(folder)) as builder, progress(f"open {path}", total=total, unit="row") as bar:
+        with (
+            closing(Builder(folder)) as builder,
+            progress(f"open {path}", total=num_lines(path), unit="line") as bar,
+        ):
             if path.is_dir():
                 add_folder(path, builder, problems, bar)
             else:
@@ -84,3 +86,11 @@ def build(path: Path, folder: Path) -> None:
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def num_lines(path: Path) -> int | None:
+    """Lines of the tables with the rows and their texts; unknown before a .jsonl file is read."""
+    files = [path / name for name in FILES] if path.is_dir() else [path]
+    if files[0].suffix != ".parquet":
+        return None
+    return sum(int(open_parquet(file).metadata.num_rows) for file in files)

@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 from embedtrain.artifacts import hash_file, hash_json, mark_done, write_json
 from embedtrain.config.errors import UserError
 from embedtrain.data.problems import Problems
+from embedtrain.data.records import ROWS, TEXTS_FILE
 from embedtrain.data.rows import NAMES, NUMBERS, TEXTS, Row, row_fault
 from embedtrain.data.store.build import BLOCK_ROWS, PAIRS, Builder, in_blocks
-from embedtrain.data.store.folder import ROWS, ROWS_SCHEMA, TEXT, TEXTS_SCHEMA
+from embedtrain.data.store.folder import ROWS_SCHEMA, TEXTS_SCHEMA
 from embedtrain.data.store.view import RowStore
 
 FACTS = "facts.json"
@@ -38,7 +39,7 @@ def write_store(
     shutil.rmtree(aside, ignore_errors=True)
     try:
         store, counts = build_store(usable(rows, folder), aside / "build")
-        write_texts(aside / TEXT, store)
+        write_texts(aside / TEXTS_FILE, store)
         write_ids(aside / ROWS, store)
         write_json(aside / FACTS, {**(facts or {}), **counts})
         shutil.rmtree(aside / "build")
