@@ -50,9 +50,9 @@ def local_recipes() -> dict[str, Local]:
 def built(name: str, root: Path = ROOT) -> tuple[int | None, str]:
     """(training rows, or the queries of a test set; where they are: shipped, built or "not built")."""
     for place, folder in PLACES.items():
-        for path in (root / folder / name / "train.parquet", root / folder / name / "train"):
-            if path.exists():
-                return count_rows(path), place
+        for path in (root / folder / name / "train.parquet", root / folder / name / "rows.parquet"):
+            if path.is_file():
+                return count_rows(path if path.stem == "train" else path.parent), place
     if (path := root / "rows" / "tests" / name / "queries.jsonl").is_file():
         return len(path.read_text().splitlines()), "shipped"
     return None, "not built"

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
+from data_recipes.hub.build import hub_sets
 from data_recipes.registry import local_recipes
 from embedtrain.cli import app
 from embedtrain.config.load import load_machine, load_run
@@ -190,7 +191,7 @@ def check_command(line: str) -> None:
         case ["embedtrain", *rest] | ["python", "-m", "embedtrain", *rest]:
             parse_command(rest)
         case ["python", "-m", "data_recipes", "build", name, *_]:
-            assert name in local_recipes(), f"no recipe {name}"
+            assert name in {*local_recipes(), *hub_sets()}, f"no recipe {name}"
         case ["python", script, *_] if script.endswith(".py"):
             assert (ROOT / script).is_file(), f"{script} is not there"
     for word in words:

@@ -16,8 +16,9 @@ from hub_cases import CASES
 from data_recipes.hub.build import build_hub, hub_sets
 from data_recipes.hub.card import card_text, short_overlap
 from data_recipes.hub.fineweb import make_row
-from data_recipes.registry import local_recipes
+from data_recipes.registry import built, local_recipes
 from embedtrain.config.errors import UserError
+from embedtrain.data.audit.licences import read_licence
 from embedtrain.data.formats.record import Record
 from embedtrain.data.rows import Row
 from embedtrain.data.store import open_rows
@@ -49,7 +50,7 @@ def test_records_of_its_schema_become_rows(name: str, tmp_path: Path) -> None:
     path, expected = write_fixture(name, tmp_path / "raw"), CASES[name][2]
     build_hub(SETS[name], ["--files", str(path), "--out", str(tmp_path / "built")])
     named = "quora_duplicates" if name == "echo" else name
-    rows = list(open_rows(tmp_path / "built" / "train"))
+    rows = list(open_rows(tmp_path / "built"))
     assert [(r.query, r.positives, r.negatives) for r in rows] == [
         (r.query, r.positives, r.negatives) for r in expected
     ]
@@ -57,7 +58,7 @@ def test_records_of_its_schema_become_rows(name: str, tmp_path: Path) -> None:
         assert (row.instruction, row.task, row.score) == (wanted.instruction, wanted.task, wanted.score)
         assert row.source == (wanted.source or named)
     card = (tmp_path / "built" / "card.md").read_text()
-    assert f"train/: {len(expected)} rows from {path}" in card
+    assert f"{len(expected)} rows from {path}" in card
 
 
 def test_what_is_wrong_is_told_all_at_once_and_nothing_is_written(tmp_path: Path) -> None:
@@ -71,12 +72,27 @@ def test_what_is_wrong_is_told_all_at_once_and_nothing_is_written(tmp_path: Path
     assert not (tmp_path / "built").exists()
 
 
+def test_another_config_names_folder_and_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_fixture("miracl", tmp_path / "raw")
+    monkeypatch.chdir(tmp_path)
+    build_hub(SETS["miracl"], ["--files", str(path), "--config", "de"])
+    rows = open_rows(tmp_path / "build/rows/miracl-de")
+    assert [row.source for row in rows] == ["miracl-de"]
+    assert built("miracl-de", tmp_path) == (1, "built")
+    assert built("miracl", tmp_path) == (None, "not built")
+    licence = read_licence(tmp_path / "build/rows/miracl-de")
+    assert licence.stated is not None
+    assert licence.stated.startswith("Apache-2.0, CC BY-SA.")
+    assert licence.mteb_overlap is not None
+    assert "MIRACLRetrieval" in licence.mteb_overlap
+
+
 def test_a_limit_stops_early(tmp_path: Path) -> None:
     path = write_fixture("kalm-finetuning", tmp_path)
     build_hub(
         SETS["kalm-finetuning"], ["--files", str(path), "--out", str(tmp_path / "built"), "--rows", "2"]
     )
-    assert len(open_rows(tmp_path / "built" / "train")) == 2
+    assert len(open_rows(tmp_path / "built")) == 2
 
 
 @pytest.mark.parametrize("name", ["bge-full", "msmarco", "miracl"])
@@ -94,7 +110,7 @@ def test_the_hub_is_asked_for_the_stated_revision(
     monkeypatch.setattr(datasets, "load_dataset", load)
     hub = SETS[name]
     build_hub(hub, ["--out", str(tmp_path / "built")])
-    assert len(open_rows(tmp_path / "built" / "train")) == len(CASES[name][2])
+    assert len(open_rows(tmp_path / "built")) == len(CASES[name][2])
     assert asked["streaming"] is True
     if hub.files:
         assert asked["data_files"] == {"train": [f"hf://datasets/{hub.hub_id}@main/train.jsonl.gz"]}

@@ -34,35 +34,31 @@ def hub_sets() -> dict[str, HubSet]:
 
 
 def read_arguments(hub: HubSet, arguments: Sequence[str]) -> argparse.Namespace:
-    """The arguments of a build."""
+    """The arguments of a build; the folder of another config than the usual is named after it."""
     parser = argparse.ArgumentParser(f"python -m data_recipes build {hub.name}", description=hub.title)
-    out = Path("build/rows") / hub.name
-    parser.add_argument("--out", type=Path, default=out, help=f"folder to write (default: {out})")
+    parser.add_argument("--out", type=Path, help=f"folder to write (default: build/rows/{hub.name})")
     parser.add_argument("--rows", type=int, help="stop after so many rows (default: all)")
     parser.add_argument("--config", default=hub.config, help="config of the set (default: %(default)s)")
     parser.add_argument("--split", default=hub.split, help="split to read (default: %(default)s)")
     parser.add_argument("--files", type=Path, help="read this file or folder instead of the hub")
-    return parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
+    args.name = hub.name if args.config == hub.config else f"{hub.name}-{args.config}"
+    args.out = args.out or Path("build/rows") / args.name
+    return args
 
 
 def build_hub(hub: HubSet, arguments: Sequence[str]) -> None:
-    """Write train/ (rows) and card.md. Raises UserError with all that is wrong; nothing is written then."""
+    """Write a folder of rows with a card. Raises UserError with all faults and writes nothing then."""
     args = read_arguments(hub, arguments)
-    hub = replace(hub, config=args.config, split=args.split)
+    hub = replace(hub, name=args.name, config=args.config, split=args.split)
     problems = Problems()
     records = read_path(str(args.files), None, problems) if args.files else read_hub(hub)
     rows = make_all(hub, counted(records), problems)
     say(f"{hub.title}: {args.files or hub.hub_id}")
-    try:
-        write_store(args.out / "train", whole(islice(rows, args.rows), problems), facts={"source": hub.name})
-    except UserError:
-        if args.out.is_dir() and not any(args.out.iterdir()):
-            args.out.rmdir()
-        raise
-    number = count_rows(args.out / "train")
-    line = f"train/: {number:,} rows from {args.files or 'the hub'}."
-    write_atomic(args.out / "card.md", card_text(hub, line))
-    say(f"{args.out}: {number:,} rows")
+    write_store(args.out, whole(islice(rows, args.rows), problems), facts={"source": hub.name})
+    told = f"{count_rows(args.out):,} rows"
+    write_atomic(args.out / "card.md", card_text(hub, f"{told} from {args.files or 'the hub'}."))
+    say(f"{args.out}: {told}")
 
 
 def make_all(hub: HubSet, records: Iterator[Record], problems: Problems) -> Iterator[Row]:
