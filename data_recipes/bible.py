@@ -68,6 +68,7 @@ def main(arguments: Sequence[str]) -> None:
     rows = [Row(clip(a), (clip(b),), label=key[0].partition(".")[0]) for key, a, b in pairs]
     card = Card(
         recipe=__name__,
+        overlap=RECIPES[0].overlap,
         title="New Testament: King James Version and World English Bible",
         origins=[fetch.origin(folder) for folder in folders.values()],
         licence="Public domain, see LICENSE.",

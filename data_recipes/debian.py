@@ -105,6 +105,7 @@ def main(arguments: Sequence[str]) -> None:
     raw = sorted([*lists.glob("*bookworm_main*Packages*"), *lists.glob("*bookworm_main*Translation-en*")])
     card = Card(
         recipe=__name__,
+        overlap=RECIPES[0].overlap,
         title="Debian package descriptions",
         origins=[f"apt list {path.name.partition('dists_')[2]} (SHA-256 {hash_file(path)})" for path in raw],
         licence="Per package, free by the Debian Free Software Guidelines; see LICENSE.",

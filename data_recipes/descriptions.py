@@ -56,6 +56,7 @@ def main(arguments: Sequence[str]) -> None:
     files = [list_path(lists, language) for language in ("en", args.language)]
     card = Card(
         recipe=__name__,
+        overlap=RECIPES[0].overlap,
         title=f"Short descriptions of Debian packages, English and {args.language}",
         origins=[
             f"apt list {path.name.partition('dists_')[2]} (SHA-256 {hash_file(path)})" for path in files

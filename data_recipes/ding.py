@@ -44,6 +44,7 @@ def main(arguments: Sequence[str]) -> None:
     folder = fetch.fetch_deb("trans-de-en", args.raw)
     card = Card(
         recipe=__name__,
+        overlap=RECIPES[0].overlap,
         title="Ding: German and English phrases",
         origins=[fetch.origin(folder)],
         licence="GNU General Public License, version 2 or later: built on demand, never shipped.",

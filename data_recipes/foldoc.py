@@ -32,6 +32,7 @@ def main(arguments: Sequence[str]) -> None:
     folder = fetch.fetch_deb("dict-foldoc", args.raw)
     card = Card(
         recipe=__name__,
+        overlap=RECIPES[0].overlap,
         title="Free On-line Dictionary of Computing",
         origins=[fetch.origin(folder)],
         licence="GNU Free Documentation License: built on demand, not part of this repository.",

@@ -57,6 +57,7 @@ def main(arguments: Sequence[str]) -> None:
     folder = fetch.fetch_deb("dict-gcide", args.raw)
     card = Card(
         recipe=__name__,
+        overlap=RECIPES[0].overlap,
         title="Collaborative International Dictionary of English 0.48",
         origins=[fetch.origin(folder)],
         licence="GNU General Public License, version 2 or later: built on demand, never shipped.",

@@ -30,6 +30,7 @@ def main(arguments: Sequence[str]) -> None:
     folder = fetch.fetch_deb("dict-jargon", args.raw)
     card = Card(
         recipe=__name__,
+        overlap=RECIPES[0].overlap,
         title="Jargon File 4.4.7",
         origins=[fetch.origin(folder)],
         licence="Public domain, see LICENSE.",

@@ -21,6 +21,7 @@ def main(arguments: Sequence[str]) -> None:
     folder = fetch.fetch_deb(PACKAGE, args.raw)
     card = Card(
         recipe=__name__,
+        overlap=RECIPES[0].overlap,
         title="LibreOffice 7.4 help, English",
         origins=[fetch.origin(folder)],
         licence="Mozilla Public License 2.0, see LICENSE.",

@@ -37,6 +37,7 @@ def main(arguments: Sequence[str]) -> None:
     pages = [path for folder in folders for path in sorted((folder / "usr/share/man").rglob("*.gz"))]
     card = Card(
         recipe=__name__,
+        overlap=RECIPES[0].overlap,
         title="Manual pages of Linux and git",
         origins=[fetch.origin(folder) for folder in folders],
         licence="Per page, see LICENSE: built on demand, not part of this repository.",

@@ -68,6 +68,7 @@ def main(arguments: Sequence[str]) -> None:
     folders = [fetch.fetch_deb(name, args.raw) for name in PACKAGES]
     card = Card(
         recipe=__name__,
+        overlap=RECIPES[0].overlap,
         title=f"Messages of git, GIMP and the core utilities, English and {args.language}",
         origins=[fetch.origin(folder) for folder in folders],
         licence="GNU General Public License, version 2 or 3, by program: built on demand, not part of this "

@@ -22,6 +22,7 @@ class Card:
     """What a reader should know of a set. `recipe`: the module; `origins`: raw files with their hashes."""
 
     recipe: str
+    overlap: str
     title: str
     origins: Sequence[str]
     licence: str
@@ -80,22 +81,20 @@ def card_text(
     card: Card, out: Path, parts: Mapping[str, Sequence[Row]], near_faq: int, near_test: int
 ) -> str:
     """The card, as Markdown."""
-    lines = [
-        f"# {card.title}",
-        "",
-        f"Made {card.date} by `{card.recipe.replace('.', '/')}.py`.",
-        "",
-        "## Origin",
-        "",
-    ]
-    lines += [f"- {line}" for line in card.origins]
-    lines += ["", "## Licence", "", card.licence, "", "## How it was made", "", card.made]
-    lines += [f"Documents are clipped to their first {card.words} words.", "", "## Split", "", card.split]
-    lines += [
+    dropped = (
         "Training rows dropped for a text that nearly equals (overlap 0.5) one of the FAQ test set: "
-        f"{near_faq}; a held-out document, or for being there twice: {near_test}.",
-        "",
-    ]
+        f"{near_faq}; a held-out document, or for being there twice: {near_test}."
+    )
+    chapters = {
+        "Origin": "\n".join(f"- {line}" for line in card.origins),
+        "Licence": card.licence,
+        "MTEB overlap": card.overlap,
+        "How it was made": f"{card.made}\nDocuments are clipped to their first {card.words} words.",
+        "Split": f"{card.split}\n{dropped}",
+    }
+    lines = [f"# {card.title}", "", f"Made {card.date} by `{card.recipe.replace('.', '/')}.py`.", ""]
+    for heading, text in chapters.items():
+        lines += [f"## {heading}", "", text, ""]
     lines += ["| file | rows | mean words of query | of positive | SHA-256 |", "|---|---:|---:|---:|---|"]
     for name, rows in parts.items():
         query, positive = (mean(len(t.split()) for t in texts) for texts in columns(rows))

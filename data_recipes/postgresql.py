@@ -21,6 +21,7 @@ def main(arguments: Sequence[str]) -> None:
     folder = fetch.fetch_deb(PACKAGE, args.raw)
     card = Card(
         recipe=__name__,
+        overlap=RECIPES[0].overlap,
         title="PostgreSQL 15 documentation",
         origins=[fetch.origin(folder)],
         licence="PostgreSQL licence, see LICENSE.",

@@ -81,6 +81,7 @@ def main(arguments: Sequence[str]) -> None:
     train, test = split(clusters, order, args.test)
     card = Card(
         recipe=__name__,
+        overlap=RECIPES[0].overlap,
         title="Python 3.11 documentation",
         origins=[fetch.origin(folder)],
         licence="Python Software Foundation License Version 2; examples also Zero-Clause BSD. See LICENSE.",

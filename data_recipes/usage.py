@@ -43,6 +43,7 @@ def main(arguments: Sequence[str]) -> None:
         part.sort(key=lambda row: fetch.order_key(row.query + row.positives[0]))
     card = Card(
         recipe=__name__,
+        overlap=RECIPES[0].overlap,
         title="WordNet 3.1: two examples of one sense",
         origins=[fetch.origin(package.parent)],
         licence="WordNet licence (Princeton University), see LICENSE.",

@@ -64,6 +64,7 @@ def main(arguments: Sequence[str]) -> None:
     train = train[: args.rows]
     card = Card(
         recipe=__name__,
+        overlap=RECIPES[0].overlap,
         title="Wikipedia vital articles, English",
         origins=[fetch.origin(package.parent / PACKAGE)],
         licence="Text CC BY-SA 4.0; authors by article, see LICENSE.",

@@ -50,6 +50,7 @@ def main(arguments: Sequence[str]) -> None:
     articles = [pair for pair in read_articles(path, args.words) if pair[0] not in held_out]
     card = Card(
         recipe=__name__,
+        overlap=RECIPES[0].overlap,
         title=f"Wikipedia vital articles, all of language '{args.language}'",
         origins=[fetch.origin(package.parent / PACKAGE)],
         licence="Text CC BY-SA 4.0; authors by article, see LICENSE.",

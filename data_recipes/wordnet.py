@@ -72,6 +72,7 @@ def main(arguments: Sequence[str]) -> None:
     rows = [made[n][0] for n in train][: args.rows - len(examples)] + examples
     card = Card(
         recipe=__name__,
+        overlap=RECIPES[0].overlap,
         title="WordNet 3.1: definitions and examples",
         origins=[fetch.origin(package.parent)],
         licence="WordNet licence (Princeton University), see LICENSE.",

@@ -244,6 +244,7 @@ def test_built_sets_hold_out_documents_and_leave_shipped_test_texts_out(tmp_path
     assert not queries & (expected | {"leak"})
     assert ("query 7" in queries) != ("twin" in queries)
     text = (tmp_path / "s" / "card.md").read_text()
+    assert "## MTEB overlap\n\nSTS12 (all)\n" in text
     assert (
         "left out before: 1; training rows that nearly equal (0.5) a text of a shipped test set or a held-out"
         in text
