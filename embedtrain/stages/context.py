@@ -9,6 +9,7 @@ from embedtrain.config.schema import Machine, Run
 from embedtrain.config.stages import AnyStage
 
 STAGE_FILE = "stage.json"
+ROWS = "rows"
 
 
 @dataclass(frozen=True)
@@ -43,3 +44,9 @@ def read_context(folder: Path) -> StageContext:
         folder=folder,
         inputs={name: Path(path) for name, path in saved["inputs"].items()},
     )
+
+
+def stage_rows(folder: Path, name: str) -> Path | None:
+    """What a filter or select stage wrote of a source: `rows/NAME.parquet` or the folder `rows/NAME`."""
+    paths = (folder / ROWS / f"{name}.parquet", folder / ROWS / name)
+    return next((path for path in paths if path.exists()), None)
