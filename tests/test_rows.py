@@ -133,8 +133,8 @@ def test_faults_of_parquet_name_the_row_or_the_column(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"column: 'positive': unknown key; did you mean 'positives'\?"):
             read(path)
     table = pa.table({"query": ["q"], "positives": [["d"]]})
-    pq.write_table(table.replace_schema_metadata({"embedtrain_rows": "2"}), path)
-    with pytest.raises(UserError, match="rows of version 2; this embedtrain reads up to 1"):
+    pq.write_table(table.replace_schema_metadata({"embedtrain_rows": "3"}), path)
+    with pytest.raises(UserError, match="rows of version 3; this embedtrain reads up to 2"):
         read_rows(path)
 
 

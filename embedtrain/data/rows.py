@@ -24,7 +24,7 @@ from embedtrain.data.records import (
     read_lines,
 )
 
-SCHEMA_VERSION = 1
+INLINE_VERSION, FOLDER_VERSION = 1, 2  # texts in the rows; ids in the rows, texts beside them
 VERSION_KEY = b"embedtrain_rows"
 HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 OTHER_NAMES = {
@@ -105,7 +105,7 @@ def write_rows(path: Path | str, rows: Sequence[Row]) -> Path:
     used = [field for field in COLUMNS if field.name in KEYS[:2] or any(filled(values[field.name]))]
     table = pa.table(
         {field.name: values[field.name] for field in used},
-        schema=pa.schema(used, metadata={VERSION_KEY: str(SCHEMA_VERSION)}),
+        schema=pa.schema(used, metadata={VERSION_KEY: str(INLINE_VERSION)}),
     )
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd", compression_level=19)
@@ -137,7 +137,8 @@ def read_records(path: Path, problems: Problems) -> Iterator[tuple[str, dict[str
 def open_rows_parquet(path: Path) -> pq.ParquetFile:
     """The parquet file, its version and columns checked; its rows not yet read."""
     file, problems = open_parquet(path), Problems()
-    require_version(file, path, SCHEMA_VERSION)
+    if read_version(file, path) > INLINE_VERSION:
+        raise UserError(f"{path}: holds ids of texts, not texts; give the folder that it is in")
     for field in file.schema_arrow:
         if field.name not in KEYS:
             problems.add(f"{path}: column", unknown_key(field.name))
@@ -152,13 +153,14 @@ def open_rows_parquet(path: Path) -> pq.ParquetFile:
     return file
 
 
-def require_version(file: pq.ParquetFile, path: Path, newest: int) -> None:
-    """Raise UserError where rows were written by a later embedtrain."""
-    version = int((file.schema_arrow.metadata or {}).get(VERSION_KEY, SCHEMA_VERSION))
-    if version > newest:
+def read_version(file: pq.ParquetFile, path: Path) -> int:
+    """The version of the rows; UserError where a later embedtrain wrote them."""
+    version = int((file.schema_arrow.metadata or {}).get(VERSION_KEY, INLINE_VERSION))
+    if version > FOLDER_VERSION:
         raise UserError(
-            f"{path}: rows of version {version}; this embedtrain reads up to {newest}: upgrade it"
+            f"{path}: rows of version {version}; this embedtrain reads up to {FOLDER_VERSION}: upgrade it"
         )
+    return version
 
 
 def fits(given: pa.DataType, wanted: pa.DataType) -> bool:

@@ -14,12 +14,11 @@ import pyarrow.parquet as pq
 from embedtrain.config.errors import shorten
 from embedtrain.data.problems import Problems
 from embedtrain.data.records import ROWS, TEXTS_FILE, open_parquet, read_batches
-from embedtrain.data.rows import NAMES, NUMBERS, TEXTS, VERSION_KEY, fits, require_version
+from embedtrain.data.rows import FOLDER_VERSION, NAMES, NUMBERS, TEXTS, VERSION_KEY, fits, read_version
 from embedtrain.data.store.build import PAIRS, Block, Builder
 from embedtrain.show.progress import Bar
 
-VERSION = 2
-METADATA = {VERSION_KEY: str(VERSION)}
+METADATA = {VERSION_KEY: str(FOLDER_VERSION)}
 ROWS_SCHEMA = pa.schema(
     [("query", pa.int64())]
     + [(name, pa.list_(pa.int64())) for name in TEXTS]
@@ -53,7 +52,7 @@ def add_folder(folder: Path, builder: Builder, problems: Problems, bar: Bar) -> 
 def open_table(path: Path, schema: pa.Schema, num_required: int) -> pq.ParquetFile:
     """A parquet file with these columns, the first ones all there."""
     file, problems = open_parquet(path), Problems()
-    require_version(file, path, VERSION)
+    read_version(file, path)
     given = file.schema_arrow
     for field in given:
         if field.name not in schema.names:
@@ -146,8 +145,9 @@ def block_faults(block: Block, batch: pa.RecordBatch, num_texts: int) -> Iterato
             yield int(owner[place]), f"'{name}': found {found}, {count}"
     for row in np.flatnonzero(block.lengths["positives"] == 0).tolist():
         yield row, "'positives': found an empty list, expected at least one text id"
-    tags = [owners[name] * num_texts + block.ids[name] for name in TEXTS]
-    for row in np.unique(owners["negatives"][np.isin(tags[1], tags[0])]).tolist():
+    tags = [owners[name] * (num_texts + 2) + np.clip(block.ids[name], -1, num_texts) for name in TEXTS]
+    known = np.isin(tags[1], tags[0]) & (block.ids["negatives"] >= 0) & (block.ids["negatives"] < num_texts)
+    for row in np.unique(owners["negatives"][known]).tolist():
         yield row, "'negatives': one of them is also a positive of this row"
     for text, name in PAIRS:
         lists = Lists.read(batch, name, np.inf)
