@@ -75,7 +75,8 @@ def index_test_texts(texts: Iterable[TestText], num_words: int) -> TestIndex:
 def longest_shared_run(texts: Iterable[str], test_text: str) -> str:
     """The longest run of words that one of the texts has in common with the test text."""
     runs = [shared_run(split_words(text), split_words(test_text)) for text in texts]
-    return " ".join(max(runs, key=lambda run: len(run), default=[]))
+    longest = max(runs, key=len)
+    return " ".join(longest)
 
 
 def shared_run(words: list[str], others: list[str]) -> list[str]:

@@ -124,11 +124,15 @@ def false_negatives(examined: Examined) -> tuple[np.ndarray, np.ndarray]:
     of_row_Q, of_row_P = pair_keys(row_Q, examined.negative_key_Q), pair_keys(row_P, examined.positive_key_P)
     known_P = pair_keys(examined.query_key_N[row_P], examined.positive_key_P)
     order = np.argsort(known_P, kind="stable")
+    sorted_P = known_P[order]
     asked_Q = pair_keys(examined.query_key_N[row_Q], examined.negative_key_Q)
-    place_Q = np.minimum(np.searchsorted(known_P[order], asked_Q), len(known_P) - 1)
-    holder_Q = order[place_Q]
-    hit_Q = (known_P[holder_Q] == asked_Q) & (row_P[holder_Q] != row_Q)
-    return np.isin(of_row_Q, of_row_P), np.where(hit_Q, row_P[holder_Q], NONE)
+    other_Q = np.full(len(row_Q), NONE, dtype=np.int64)
+    for side, step in (("right", -1), ("left", 0)):  # the last row that holds the pair, then the first
+        place_Q = np.clip(np.searchsorted(sorted_P, asked_Q, side=side) + step, 0, len(known_P) - 1)
+        holder_Q = order[place_Q]
+        hit_Q = (known_P[holder_Q] == asked_Q) & (row_P[holder_Q] != row_Q)
+        other_Q[hit_Q] = row_P[holder_Q][hit_Q]
+    return np.isin(of_row_Q, of_row_P), other_Q
 
 
 def any_negative(examined: Examined, mask_Q: np.ndarray) -> np.ndarray:
