@@ -85,7 +85,7 @@ def check_parity(
     trained = named_prompts(encoder.spec.text, sources or {})
     sides: dict[Side, Sequence[str]] = {"query": texts_query, "document": texts_document}
     compared: dict[str, Compared] = {}
-    for name, prompt in whole.prompts.items():
+    for name, prompt in distinct(whole.prompts, theirs.model.prompts, folder).items():
         texts = list(sides[prompt.side])[: None if name in SIDES else TEXTS_PER_PROMPT]
         if name in SIDES:
             texts += [longer_than_limit(whole, texts), *UNUSUAL]
@@ -102,6 +102,22 @@ def check_parity(
         "versions": {name: version(name) for name in ("sentence-transformers", "transformers", "torch")},
         "python": platform.python_version(),
     }
+
+
+def distinct(
+    prompts: Mapping[str, Prompt], found: Mapping[str, str | None], folder: Path
+) -> dict[str, Prompt]:
+    """Both sides and one of each group of prompts alike; of the rest only the folder's string is checked."""
+    chosen: dict[str, Prompt] = {}
+    for name, prompt in prompts.items():
+        if name in SIDES or not any(prompt.like(one) and prompt.side == one.side for one in chosen.values()):
+            chosen[name] = prompt
+        elif found.get(name) != prompt.before:
+            raise UserError(
+                f"parity: {folder} has the prompt {found.get(name)!r} for '{name}', "
+                f"training {prompt.before!r}"
+            )
+    return chosen
 
 
 def longer_than_limit(whole: Exported, texts: Sequence[str]) -> str:
