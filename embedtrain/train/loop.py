@@ -71,7 +71,8 @@ def train(
             bar.advance(1, loss=figures["loss"], lr=figures["lr"], source=figures["source"])
             if stop and step + 1 < job.steps:
                 raise Stopped(f"stopped at step {step + 1} of {job.steps}; run the same command to resume")
-    return facts(read_curve(folder / "curve.jsonl"))
+    cached = {name: how.tokens.facts for name, how in job.collations.items() if how.tokens}
+    return facts(read_curve(folder / "curve.jsonl")) | {"tokenised": cached}
 
 
 def do_step(job: Training, batches: Iterator[Fed], asked: bool) -> tuple[Figures, bool]:
