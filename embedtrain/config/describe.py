@@ -30,16 +30,14 @@ def model_line(run: Run) -> str:
 def source_rows(run: Run) -> list[tuple[str, ...]]:
     """Each source, its share of the batches, its file and its limits (query + document)."""
     total = sum(source.weight for source in run.sources.values()) or 1
-    return [
-        (
-            name,
-            f"{100 * source.weight / total:.0f} %",
-            source.rows + (" (symmetric)" if source.symmetric else ""),
-            f"{source.max_query_tokens or run.text.max_query_tokens}"
-            f" + {source.max_document_tokens or run.text.max_document_tokens}",
-        )
-        for name, source in run.sources.items()
-    ]
+    rows: list[tuple[str, ...]] = []
+    for name, source in run.sources.items():
+        query = source.max_query_tokens or run.text.max_query_tokens
+        document = source.max_document_tokens or run.text.max_document_tokens
+        file = source.rows + (" (symmetric)" if source.symmetric else "")
+        limits = f"{query} + {query if source.symmetric else document}"
+        rows.append((name, f"{100 * source.weight / total:.0f} %", file, limits))
+    return rows
 
 
 def stage_rows(run: Run) -> list[tuple[str, ...]]:
