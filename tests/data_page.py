@@ -21,6 +21,12 @@ class Example:
     command: str = ""
     rows: list[Row] = field(default_factory=list)
 
+    @property
+    def out(self) -> str:
+        """The folder that the command, or the script that it runs, writes."""
+        text = self.command + self.files.get(self.command.removeprefix("python "), "")
+        return re.findall(r"rows/\w+", text)[0]
+
 
 def read_examples() -> Iterator[Example]:
     """Every example of the page; a file may serve several commands."""
@@ -33,7 +39,8 @@ def read_examples() -> Iterator[Example]:
             command = ""
         elif title:
             files[title] = text
-        elif kind == "sh" and text.startswith("embedtrain convert ") and "..." not in text:
+            command = f"python {title}" if kind == "python" else command
+        elif kind == "sh" and " rows/" in text and "..." not in text:
             command = text.strip()
 
 

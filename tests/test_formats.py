@@ -2,18 +2,18 @@
 
 import gzip
 import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from foreign_files import read_all, read_record, write_records
 
 from embedtrain.config.errors import UserError
 from embedtrain.data.formats.hub import read_hub
 from embedtrain.data.formats.request import Request
-from embedtrain.data.formats.table import FORMATS, detect_format
+from embedtrain.data.formats.table import FORMATS
 from embedtrain.data.formats.texts import Texts
 from embedtrain.data.problems import Problems
 from embedtrain.data.rows import Row
@@ -25,35 +25,13 @@ RECORDS: list[dict[str, Any]] = [
 ROWS = [Row(r["query"], (r["positive"],), (r["negative"],), source="trees") for r in RECORDS]
 
 
-def write_lines(path: Path, records: Sequence[Mapping[str, Any]]) -> Path:
-    """Write one JSON object a line."""
-    path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records), encoding="utf-8")
-    return path
-
-
-def read_all(path: Path | str, name: str | None = None, **more: Any) -> list[Row]:
-    """The rows of a path, read in the format given or detected; every fault is raised."""
-    problems = Problems()
-    request = Request(str(path), problems, **more)
-    rows = [row for _, row in FORMATS[name or detect_format(request)[0]].read(request)]
-    problems.require()
-    return rows
-
-
-def read_record(folder: Path, record: Mapping[str, Any], name: str | None = None, **more: Any) -> Row:
-    """The row of one record."""
-    rows = read_all(write_lines(folder / "one.jsonl", [record]), name, **more)
-    assert len(rows) == 1
-    return rows[0]
-
-
 # --- files --------------------------------------------------------------------------------------------------
 
 
 def write_zst(path: Path) -> None:
     """Lines, packed with zstd."""
     with pa.CompressedOutputStream(str(path), "zstd") as file:
-        file.write(write_lines(path.parent / "plain", RECORDS).read_bytes())
+        file.write(write_records(path.parent / "plain", RECORDS).read_bytes())
 
 
 def write_csv(path: Path, sign: str) -> None:
@@ -64,9 +42,9 @@ def write_csv(path: Path, sign: str) -> None:
 
 
 WRITERS = {
-    "trees.jsonl": lambda path: write_lines(path, RECORDS),
+    "trees.jsonl": lambda path: write_records(path, RECORDS),
     "trees.jsonl.gz": lambda path: path.write_bytes(
-        gzip.compress(write_lines(path.parent / "plain", RECORDS).read_bytes())
+        gzip.compress(write_records(path.parent / "plain", RECORDS).read_bytes())
     ),
     "trees.jsonl.zst": write_zst,
     "trees.json": lambda path: path.write_text(json.dumps(RECORDS, indent=1)),
@@ -83,7 +61,7 @@ def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path, name: str) -> No
 
 
 def test_json_lines_may_be_called_json(tmp_path: Path) -> None:
-    assert read_all(write_lines(tmp_path / "trees.json", RECORDS)) == ROWS
+    assert read_all(write_records(tmp_path / "trees.json", RECORDS)) == ROWS
 
 
 @pytest.mark.parametrize("name", ["one", "splits"])
@@ -104,7 +82,7 @@ def test_data_sets_of_the_hub_are_streamed(tmp_path: Path, monkeypatch: pytest.M
     # the library reads a folder of that name as it reads the hub's
     pytest.importorskip("datasets")
     (tmp_path / "owner" / "trees").mkdir(parents=True)
-    write_lines(tmp_path / "owner" / "trees" / "train.jsonl", RECORDS)
+    write_records(tmp_path / "owner" / "trees" / "train.jsonl", RECORDS)
     monkeypatch.chdir(tmp_path)
     found = list(read_hub("owner/trees", None))
     assert [dict(record.values) for record in found] == RECORDS
@@ -124,7 +102,7 @@ def test_a_data_set_that_cannot_be_had_is_one_sentence(
 
 
 def test_two_formats_that_fit_are_both_named(tmp_path: Path) -> None:
-    path = write_lines(tmp_path / "x.jsonl", [{"query": "q", "pos": ["d"], "positives": ["d"]}])
+    path = write_records(tmp_path / "x.jsonl", [{"query": "q", "pos": ["d"], "positives": ["d"]}])
     with pytest.raises(UserError) as error:
         read_all(path)
     assert str(error.value).splitlines() == [
@@ -135,7 +113,7 @@ def test_two_formats_that_fit_are_both_named(tmp_path: Path) -> None:
 
 
 def test_an_unknown_shape_says_what_was_found_and_what_is_known(tmp_path: Path) -> None:
-    path = write_lines(tmp_path / "x.jsonl", [{"premise": "a", "hypothesis": "b", "label": 1}])
+    path = write_records(tmp_path / "x.jsonl", [{"premise": "a", "hypothesis": "b", "label": 1}])
     with pytest.raises(UserError) as error:
         read_all(path)
     text = str(error.value)
@@ -147,49 +125,6 @@ def test_an_unknown_shape_says_what_was_found_and_what_is_known(tmp_path: Path) 
 def test_columns_are_renamed_before_detection(tmp_path: Path) -> None:
     row = read_record(tmp_path, {"q": "a", "d": ["b"], "x": 1}, columns={"query": "q", "pos": "d"})
     assert row == Row("a", ("b",))
-
-
-# --- columns ------------------------------------------------------------------------------------------------
-
-PAIR = {"question": "q", "answer": "d"}
-MANY = {"anchor": "q", "positive": "d", "negative_1": "n", "negative_2": "m"}
-
-
-@pytest.mark.parametrize(
-    ("record", "row"),
-    [
-        (PAIR, Row("q", ("d",))),
-        (PAIR | {"label": "billing"}, Row("q", ("d",), label="billing")),
-        (PAIR | {"score": 0.25}, Row("q", ("d",), score=0.25)),
-        (PAIR | {"contradiction": "n"}, Row("q", ("d",), ("n",))),
-        ({"query": "q", "document": "d", "negatives": ["n", "m"]}, Row("q", ("d",), ("n", "m"))),
-        (MANY, Row("q", ("d",), ("n", "m"))),
-        (MANY | {"label": [3, 1.5, 2]}, Row("q", ("d",), ("n", "m"), (3.0,), (1.5, 2.0))),
-        (MANY | {"label": [1.5, 1]}, Row("q", ("d",), ("n", "m"), (0.0,), (-1.5, -1.0))),
-        (PAIR | {"negative": "n", "score": 4}, Row("q", ("d",), ("n",), (0.0,), (-4.0,))),
-        ({"query": "q", "document": ["n", "d"], "labels": [0, 1]}, Row("q", ("d",), ("n",))),
-    ],
-)
-def test_columns_by_name(tmp_path: Path, record: dict[str, Any], row: Row) -> None:
-    assert read_record(tmp_path, record) == row
-
-
-def test_columns_by_position_only_on_request(tmp_path: Path) -> None:
-    record = {"label": 0.5, "good": "q", "better": "d"}
-    with pytest.raises(UserError, match="no known format"):
-        read_record(tmp_path, record)
-    assert read_record(tmp_path, record, "columns") == Row("q", ("d",), score=0.5)
-    three = {"a": "q", "b": "d", "c": "n"}
-    assert read_record(tmp_path, three, "columns") == Row("q", ("d",), ("n",))
-    with pytest.raises(UserError, match=r"one.jsonl:1: column 'row_id' holds no text.*--column query=row_id"):
-        read_record(tmp_path, {"row_id": "7", "a": "q", "b": "d"}, "columns")
-
-
-def test_numbers_and_lists_in_cells_of_a_table(tmp_path: Path) -> None:
-    (tmp_path / "x.csv").write_text('sentence1,sentence2,score\na,b,"0.5"\n[1] a,c,\n')
-    assert read_all(tmp_path / "x.csv") == [Row("a", ("b",), score=0.5), Row("[1] a", ("c",))]
-    (tmp_path / "y.csv").write_text('query,pos,neg\na,"[""b"", ""c""]",d\n')
-    assert read_all(tmp_path / "y.csv") == [Row("a", ("b", "c"), ("d",))]
 
 
 # --- other spellings ----------------------------------------------------------------------------------------
@@ -244,7 +179,7 @@ def test_nemo_by_id_with_a_corpus_of_ones_own(tmp_path: Path) -> None:
         "pos_doc": ["a"],
         "neg_doc": [{"id": "b"}],
     }
-    corpus = write_lines(tmp_path / "corpus.jsonl", [{"id": "a", "text": "d"}, {"id": "b", "text": "n"}])
+    corpus = write_records(tmp_path / "corpus.jsonl", [{"id": "a", "text": "d"}, {"id": "b", "text": "n"}])
     assert read_record(tmp_path, record, corpus=str(corpus)) == Row("q", ("d",), ("n",))
     with pytest.raises(UserError, match=r"one.jsonl: its documents are ids; name their file with --corpus"):
         read_record(tmp_path, record)
@@ -253,8 +188,8 @@ def test_nemo_by_id_with_a_corpus_of_ones_own(tmp_path: Path) -> None:
 def write_beir(folder: Path, **qrels: str) -> Path:
     """A BEIR folder with these splits."""
     (folder / "qrels").mkdir(parents=True)
-    write_lines(folder / "corpus.jsonl", [{"_id": "a", "text": "d"}, {"_id": "b", "text": "n"}])
-    write_lines(folder / "queries.jsonl", [{"_id": "1", "text": "q"}, {"_id": "2", "text": "r"}])
+    write_records(folder / "corpus.jsonl", [{"_id": "a", "text": "d"}, {"_id": "b", "text": "n"}])
+    write_records(folder / "queries.jsonl", [{"_id": "1", "text": "q"}, {"_id": "2", "text": "r"}])
     for split, lines in qrels.items():
         text = "query-id\tcorpus-id\tscore\n" + lines
         (folder / "qrels" / f"{split}.tsv").write_text(text)
@@ -286,8 +221,8 @@ def test_msmarco_triples_of_texts(tmp_path: Path) -> None:
 def test_pylate_as_files_of_a_data_set_with_lists_in_text(tmp_path: Path) -> None:
     train = tmp_path / "kd.csv"
     train.write_text('query_id,document_ids,scores\n1,"[4, 5]","[0.5, 0.75]"\n')
-    queries = write_lines(tmp_path / "q.jsonl", [{"query_id": 1, "text": "q"}])
-    documents = write_lines(tmp_path / "d.jsonl", [{"document_id": n, "text": f"d{n}"} for n in (4, 5)])
+    queries = write_records(tmp_path / "q.jsonl", [{"query_id": 1, "text": "q"}])
+    documents = write_records(tmp_path / "d.jsonl", [{"document_id": n, "text": f"d{n}"} for n in (4, 5)])
     row = Row("q", ("d5",), ("d4",), (0.75,), (0.5,))
     assert read_all(train, queries=str(queries), corpus=str(documents)) == [row]
 
