@@ -100,10 +100,10 @@ def build_cache(
             blocks = encode_blocks(entries, codes_E, tokenizer, pool_instruction, name)
             write_shard(folder, number, dtype, codes_E, blocks)
             bar.advance(size)
-    facts = count(folder, num_shards(entries), dtype)
-    mark_done(folder, {"dtype": dtype.name, "facts": facts})
     for run in folder.glob("run.*.npy"):
         run.unlink()
+    facts = count(folder, num_shards(entries), dtype)
+    mark_done(folder, {"dtype": dtype.name, "facts": facts})
     counts = "{strings:,} strings, {tokens:,} tokens, {cut:,} strings cut to their limit".format(**facts)
     print(f"tokenise {name}: {counts}", file=speaks)
 
