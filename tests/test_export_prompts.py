@@ -9,12 +9,15 @@ import pytest
 from exports import DOCUMENTS, QUERIES, change_json, source_prompts, tiny_encoder
 
 from embedtrain.artifacts import read_json
+from embedtrain.collate import Collation, collate
 from embedtrain.config.errors import UserError
 from embedtrain.config.schema import TextFormat
 from embedtrain.config.sources import Source
 from embedtrain.data.examples import prompt_examples
-from embedtrain.data.rows import Row
+from embedtrain.data.rows import Row, text_key
 from embedtrain.evaluation.measure import Remembering
+from embedtrain.mining.corpus import Corpus
+from embedtrain.mining.retrieve import Retriever
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.export import export_encoder
 from embedtrain.model.parity import check_parity, cosine_distances
@@ -73,6 +76,15 @@ def training_ids(encoder: Encoder, formatted: Sequence[Formatted]) -> list[list[
     return [row[mask].tolist() for row, mask in zip(batch.ids_TL, batch.mask_TL, strict=True)]
 
 
+def collated_ids(encoder: Encoder, how: SourceText, side: str) -> list[list[int]]:
+    """Token ids of the texts on this side of a training batch."""
+    rows = [Row(text, (text,)) for text in TEXTS]
+    collation = Collation("faq", rows, how, encoder.tokenizer, encoder.spec.pool_instruction, 0, seed=7)
+    batch = collate(rows, range(len(rows)), range(len(rows)), 0, collation)
+    tokens = batch.queries if side == "query" else batch.documents
+    return [row[mask].tolist() for row, mask in zip(tokens.ids_TL, tokens.mask_TL, strict=True)]
+
+
 def their_ids(theirs: SentenceEmbedder, texts: Sequence[str], prompt: str) -> list[list[int]]:
     features = theirs.model.preprocess(list(texts), prompt=theirs.model.prompts[prompt])
     pairs = zip(features["input_ids"], features["attention_mask"].bool(), strict=True)
@@ -105,6 +117,8 @@ def test_ids_and_vectors_are_those_of_training(
         formatted = written(how, TEXTS, side, examples)
         ids = training_ids(encoder, formatted)
         assert ids == their_ids(theirs, TEXTS, name)
+        if not how.few_shot:
+            assert ids == collated_ids(encoder, how, side)
         assert len({tuple(row) for row in ids}) == len(TEXTS)  # the premise: no limit hides a difference
         vectors = encoder.encode_formatted(formatted, LIMIT)
         shown = theirs.model.encode(TEXTS, prompt_name=name, show_progress_bar=False)
@@ -125,13 +139,22 @@ def test_the_plain_sides_are_encode_query_and_encode_document(tmp_path: Path, ki
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_mining_writes_what_training_writes(tmp_path: Path, kind: str) -> None:
-    encoder, sources, _ = make(tmp_path, kind)
+def test_mining_encodes_what_the_folder_encodes(tmp_path: Path, kind: str) -> None:
+    encoder, sources, theirs = make(tmp_path, kind)
     how = sources["faq"].text
     mining = encoder.with_templates(how.query, how.document)
     assert mining.format(TEXTS, "query", how.instruction) == written(how, TEXTS, "query")
     side = "query" if how.symmetric else "document"
     assert mining.format(TEXTS, side, how.instruction) == written(how, TEXTS, "document")
+    texts = encoder.spec.text
+    retriever = Retriever(encoder, "w", "t", texts, tmp_path / "vectors", 999, "cpu", seed=7)
+    source = Source.model_validate({"rows": "x"} | KINDS[kind][1])
+    corpus = Corpus(np.array([text_key(text) for text in TEXTS]), TEXTS)
+    queries = retriever.encode_queries([Row(text, ("",)) for text in TEXTS], source, "faq")
+    documents = retriever.encode_documents(corpus, source, "faq")
+    for vectors, name in ((queries, "FAQ"), (documents, "FAQ" if how.symmetric else "FAQ-document")):
+        shown = theirs.model.encode(TEXTS, prompt_name=name, show_progress_bar=False)
+        assert cosine_distances(vectors, shown).max() <= 1e-6
 
 
 def test_prompts_by_name(tmp_path: Path) -> None:
