@@ -127,9 +127,9 @@ def false_negatives(examined: Examined) -> tuple[np.ndarray, np.ndarray]:
     sorted_P = known_P[order]
     asked_Q = pair_keys(examined.query_key_N[row_Q], examined.negative_key_Q)
     other_Q = np.full(len(row_Q), NONE, dtype=np.int64)
-    for side, step in (("right", -1), ("left", 0)):  # the last row that holds the pair, then the first
-        place_Q = np.clip(np.searchsorted(sorted_P, asked_Q, side=side) + step, 0, len(known_P) - 1)
-        holder_Q = order[place_Q]
+    last_Q, first_Q = np.searchsorted(sorted_P, asked_Q, side="right") - 1, np.searchsorted(sorted_P, asked_Q)
+    for place_Q in (last_Q, first_Q):
+        holder_Q = order[np.clip(place_Q, 0, len(sorted_P) - 1)]
         hit_Q = (known_P[holder_Q] == asked_Q) & (row_P[holder_Q] != row_Q)
         other_Q[hit_Q] = row_P[holder_Q][hit_Q]
     return np.isin(of_row_Q, of_row_P), other_Q
