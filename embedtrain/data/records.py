@@ -1,11 +1,13 @@
-"""Raw records of files of rows: lines of JSON, gzipped or not, and batches of parquet."""
+"""Raw records of files of rows: lines of JSON, packed or not, and batches of parquet."""
 
 import gzip
+import io
 import json
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,6 +18,9 @@ from embedtrain.data.problems import Problems
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
 ROWS, TEXTS_FILE = FILES = ("rows.parquet", "texts.parquet")  # of a folder of rows
 BATCH_ROWS = 8192
+PACKED = {".gz": "gzip", ".zst": "zstd"}
+BLOCK = 1 << 20  # bytes
+CANNOT_UNPACK = (OSError, EOFError, zlib.error)
 
 
 def check_file(path: Path | str) -> Path:
@@ -41,36 +46,51 @@ def is_row_folder(path: Path) -> bool:
     return True
 
 
-def read_json_lines(path: Path, problems: Problems) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(`file:line`, record) of each line that holds a JSON object."""
-    for number, line in read_lines(path, problems):
-        place = f"{path}:{number}"
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            problems.add(place, f"broken JSON at column {error.colno}: {error.msg}")
-            continue
-        if isinstance(record, dict):
-            yield place, record
-        else:
-            problems.add(place, f"found {found(record)}, expected a JSON object with keys")
+@contextmanager
+def open_bytes(path: Path) -> Iterator[IO[bytes]]:
+    """The file's bytes, unpacked."""
+    if path.suffix == ".zst":
+        with pa.input_stream(str(path), compression="zstd", buffer_size=BLOCK) as stream:
+            yield io.BufferedReader(stream, BLOCK)  # type: ignore[arg-type]
+        return
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        yield cast(IO[bytes], file)
 
 
 def read_lines(path: Path, problems: Problems) -> Iterator[tuple[int, str]]:
-    """(number from 1, text) of each line that is not blank."""
+    """(number from 1, line with its end) of each line; a line that is not UTF-8 is a problem and left out."""
     number = 0
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        with open_bytes(path) as file:
             for number, line in enumerate(file, 1):
                 try:
-                    text = line.rstrip().decode("utf-8-sig" if number == 1 else "utf-8")
+                    yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
                 except UnicodeDecodeError as error:
                     problems.add(f"{path}:{number}", f"not UTF-8 text (byte {error.start + 1} of the line)")
-                    continue
-                if text.strip():
-                    yield number, text
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        problems.add(f"{path}:{number + 1}", f"broken gzip file: {error}")
+    except CANNOT_UNPACK as error:
+        if path.suffix not in PACKED:
+            raise
+        problems.add(f"{path}:{number + 1}", f"broken {PACKED[path.suffix]} file: {error}")
+
+
+def read_objects(path: Path, problems: Problems) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(`file:line`, JSON object) of each line; blank lines are passed over."""
+    for number, line in read_lines(path, problems):
+        if line.strip() and (value := parse_object(line.rstrip(), f"{path}:{number}", problems)) is not None:
+            yield f"{path}:{number}", value
+
+
+def parse_object(line: str, place: str, problems: Problems) -> dict[str, Any] | None:
+    """The JSON object of a line; None, and a problem, where it is none."""
+    try:
+        value = json.loads(line)
+    except json.JSONDecodeError as error:
+        problems.add(place, f"broken JSON at column {error.colno}: {error.msg}")
+        return None
+    if isinstance(value, dict):
+        return value
+    problems.add(place, f"found {found(value)}, expected a JSON object with keys")
+    return None
 
 
 def open_parquet(path: Path) -> pq.ParquetFile:

@@ -20,8 +20,8 @@ from embedtrain.data.records import (
     is_row_folder,
     open_parquet,
     read_batches,
-    read_json_lines,
     read_lines,
+    read_objects,
 )
 
 INLINE_VERSION, FOLDER_VERSION = 1, 2  # texts in the rows; ids in the rows, texts beside them
@@ -89,7 +89,7 @@ def count_rows(path: Path | str) -> int:
     path = check_file(path)
     if path.suffix == ".parquet":
         return int(open_rows_parquet(path).metadata.num_rows)
-    number = sum(1 for _ in read_lines(path, problems))
+    number = sum(1 for _, line in read_lines(path, problems) if line.strip())
     problems.require()
     return number
 
@@ -127,7 +127,7 @@ def stream_rows(path: Path, problems: Problems) -> Iterator[Row]:
 def read_records(path: Path, problems: Problems) -> Iterator[tuple[str, dict[str, Any]]]:
     """(place, raw record) of each row; place is `file:line`, or `file: row n` in parquet."""
     if path.suffix != ".parquet":
-        yield from read_json_lines(path, problems)
+        yield from read_objects(path, problems)
         return
     for start, batch in read_batches(open_rows_parquet(path), path, problems):
         for number, record in enumerate(batch.to_pylist(), start + 1):

@@ -1,25 +1,27 @@
 """Records of files: jsonl, json, csv, tsv (plain, .gz or .zst) and parquet, one after another."""
 
 import csv
-import io
 import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from itertools import starmap
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import pyarrow as pa
+from typing import Any
 
 from embedtrain.config.errors import UserError, found, near_file
 from embedtrain.data.formats.record import Record
 from embedtrain.data.problems import Problems
-from embedtrain.data.records import open_parquet, read_batches
-
-PACKED = {".gz": "gzip", ".zst": "zstd"}
-BLOCK = 1 << 20  # bytes
-Lines = Iterator[tuple[int, str]]
+from embedtrain.data.records import (
+    CANNOT_UNPACK,
+    PACKED,
+    open_bytes,
+    open_parquet,
+    parse_object,
+    read_batches,
+    read_lines,
+    read_objects,
+)
 
 
 def kind_of(path: Path) -> str:
@@ -44,51 +46,9 @@ def read_file(path: Path, problems: Problems) -> Iterator[Record]:
     yield from READERS[kind_of(path)](path, problems)
 
 
-@contextmanager
-def open_bytes(path: Path) -> Iterator[BinaryIO]:
-    """The file's bytes, unpacked."""
-    if path.suffix not in PACKED:
-        with path.open("rb") as file:
-            yield file
-        return
-    with pa.input_stream(str(path), compression=PACKED[path.suffix], buffer_size=BLOCK) as stream:
-        yield io.BufferedReader(stream, BLOCK)  # type: ignore[arg-type]
-
-
-def read_lines(path: Path, problems: Problems) -> Lines:
-    """(number from 1, line with its end) of each line; a line that is not UTF-8 is a problem and left out."""
-    number = 0
-    try:
-        with open_bytes(path) as file:
-            for number, line in enumerate(file, 1):
-                try:
-                    yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
-                except UnicodeDecodeError as error:
-                    problems.add(f"{path}:{number}", f"not UTF-8 text (byte {error.start + 1} of the line)")
-    except OSError as error:
-        if path.suffix not in PACKED:
-            raise
-        problems.add(f"{path}:{number + 1}", f"broken {PACKED[path.suffix]} file: {error}")
-
-
 def read_json_lines(path: Path, problems: Problems) -> Iterator[Record]:
     """One JSON object a line; blank lines are passed over."""
-    for number, line in read_lines(path, problems):
-        if line.strip():
-            yield from parse_record(line.rstrip(), f"{path}:{number}", problems)
-
-
-def parse_record(line: str, place: str, problems: Problems) -> Iterator[Record]:
-    """The record of a line, or a problem."""
-    try:
-        value = json.loads(line)
-    except json.JSONDecodeError as error:
-        problems.add(place, f"broken JSON at column {error.colno}: {error.msg}")
-        return
-    if isinstance(value, dict):
-        yield Record(place, value)
-    else:
-        problems.add(place, f"found {found(value)}, expected a JSON object with keys")
+    return starmap(Record, read_objects(path, problems))
 
 
 def read_json(path: Path, problems: Problems) -> Iterator[Record]:
@@ -111,7 +71,7 @@ def is_json_lines(path: Path) -> bool:
     """Whether the first line that is not blank is a JSON object by itself."""
     for _, line in read_lines(path, Problems()):
         if line.strip():
-            return any(parse_record(line, str(path), Problems()))
+            return parse_object(line, str(path), Problems()) is not None
     return True
 
 
@@ -124,7 +84,7 @@ def parse_whole(path: Path) -> Any:
         raise UserError(f"{path}:{error.lineno}: broken JSON at column {error.colno}: {error.msg}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text (byte {error.start + 1})") from None
-    except OSError as error:
+    except CANNOT_UNPACK as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
 
 

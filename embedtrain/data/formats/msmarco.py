@@ -9,13 +9,13 @@ from itertools import islice
 from pathlib import Path
 
 from embedtrain.config.errors import UserError
-from embedtrain.data.formats.files import PACKED, read_lines
 from embedtrain.data.formats.judgments import Judgment, judged_rows
 from embedtrain.data.formats.record import Fault
 from embedtrain.data.formats.request import Placed, Request
 from embedtrain.data.formats.sample import Sample
 from embedtrain.data.formats.texts import Entry, Texts
 from embedtrain.data.problems import Problems
+from embedtrain.data.records import PACKED, read_lines
 from embedtrain.data.rows import Row
 
 Cells = tuple[str, list[str]]  # place, the cells of a line
