@@ -1,9 +1,10 @@
 """Rows of labelled texts: another text of the same class answers, or the name of the class does."""
 
+import hashlib
+import struct
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import count
 from typing import NamedTuple
-
-import numpy as np
 
 from embedtrain.data.rows import Row
 
@@ -33,10 +34,11 @@ def example_rows(
     classes = list(members)
     for number, (text, label) in enumerate(everything):
         if len(members[label]) > 1:
-            draw = np.random.default_rng([seed, number])
-            positive = other_text(members[label], text, draw)
-            others = draw_classes(classes, label, num_negatives, draw)
-            negatives = draw_texts([members[name] for name in others], own_texts[label], draw)
+            words = random_words(seed, number)
+            positive = other_text(members[label], text, words)
+            others = draw_different(classes, {label}, num_negatives, words)
+            turns = (members[others[turn % len(others)]] for turn in range(num_negatives if others else 0))
+            negatives = draw_texts(turns, own_texts[label], words)
             yield Row(text, (positive,), negatives, label=label, task=task)
 
 
@@ -54,9 +56,7 @@ def label_rows(
     names = list(dict.fromkeys(in_words(label) for own in classes.values() for label in own))
     for number, (text, own) in enumerate(classes.items()):
         positives = tuple(dict.fromkeys(map(in_words, own)))
-        draw = np.random.default_rng([seed, number])
-        chosen = draw.permutation(len(names))[: num_negatives + len(positives)]
-        negatives = [names[n] for n in chosen if names[n] not in positives][:num_negatives]
+        negatives = draw_different(names, set(positives), num_negatives, random_words(seed, number))
         yield Row(text, positives, tuple(negatives), label=own[0] if len(own) == 1 else None, task=task)
 
 
@@ -73,26 +73,37 @@ def by_class(examples: Iterable[Labelled]) -> dict[str, list[str]]:
     return members
 
 
-def other_text(texts: Sequence[str], own: str, draw: np.random.Generator) -> str:
+def random_words(seed: int, place: int) -> Iterator[int]:
+    """Endless 64-bit numbers that depend on the seed and the place alone, on any machine."""
+    for block in count():
+        digest = hashlib.blake2b(f"{seed} {place} {block}".encode()).digest()
+        yield from struct.unpack("<8Q", digest)
+
+
+def other_text(texts: Sequence[str], own: str, words: Iterator[int]) -> str:
     """A text of the class that is not the own one."""
-    place = int(draw.integers(len(texts)))
+    place = next(words) % len(texts)
     return texts[place] if texts[place] != own else texts[place - 1]
 
 
-def draw_classes(classes: Sequence[str], own: str, num: int, draw: np.random.Generator) -> list[str]:
-    """`num` other classes in a drawn order; where there are fewer, round and round."""
-    drawn = draw.choice(len(classes), size=min(num + 1, len(classes)), replace=False)
-    others = [classes[n] for n in drawn if classes[n] != own][:num]
-    return [others[turn % len(others)] for turn in range(num)] if others else []
+def draw_different(names: Sequence[str], but: set[str], num: int, words: Iterator[int]) -> list[str]:
+    """`num` different names, none of `but` (some of the names); fewer where there are no more."""
+    found: dict[str, None] = {}
+    while len(found) < min(num, len(names) - len(but)):
+        name = names[next(words) % len(names)]
+        if name not in but:
+            found[name] = None
+    return list(found)
 
 
-def draw_texts(classes: Iterable[Sequence[str]], own: set[str], draw: np.random.Generator) -> tuple[str, ...]:
+def draw_texts(classes: Iterable[Sequence[str]], own: set[str], words: Iterator[int]) -> tuple[str, ...]:
     """A text of each class, none twice and none of the own class."""
     found: dict[str, None] = {}
     for texts in classes:
-        for place in draw.integers(len(texts), size=TRIES):
-            if texts[place] not in own and texts[place] not in found:
-                found[texts[place]] = None
+        for _ in range(TRIES):
+            text = texts[next(words) % len(texts)]
+            if text not in own and text not in found:
+                found[text] = None
                 break
     return tuple(found)
 
