@@ -44,6 +44,11 @@ def test_keys_that_no_format_reads_are_named(capsys: pytest.CaptureFixture[str])
     assert "faq.jsonl: not read: meta\n" in capsys.readouterr().out
 
 
+def test_graded_pairs_come_with_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
+    convert_files([write_lines("x.csv", "text1,text2,score", "a,b,1", "c,d,")], Path("out"))
+    assert "\nrows with a grade: 1; cosent learns from it," in capsys.readouterr().out
+
+
 def test_the_limit_holds_for_all_paths_together() -> None:
     path = write_lines("faq.jsonl", *GOOD)
     convert_files([path, path], Path("out"), limit=4)
@@ -90,6 +95,7 @@ def test_a_task_takes_columns_of_other_names() -> None:
             {"format": "flagembeding"},
             r"--format flagembeding: no such format; did you mean 'flagembedding'\?",
         ),
+        ({"columns": {"query": "qurey"}}, r"faq.jsonl:1: no column 'qurey'; did you mean 'query'\?"),
         ({"task": "nlii"}, r"--task nlii: no such task; did you mean 'nli'\?"),
         ({"task": "nli", "format": "columns"}, "--format and --task exclude each other: .*"),
     ],
@@ -104,6 +110,7 @@ def test_paths_that_do_not_fit() -> None:
     write_lines("faq.jsonl", *GOOD)
     Path("faq.txt").write_text("text\n")
     Path("nothing").mkdir()
+    assert faults("data/faq.jsonl") == ["data/faq.jsonl: no such file; there is no folder 'data'"]
     assert faults("faw.jsonl") == ["faw.jsonl: no such file; did you mean 'faq.jsonl'?"]
     assert faults("faq.txt")[0].startswith("faq.txt: unknown kind of file; expected .jsonl, .json, .csv")
     assert faults("nothing") == ["nothing: no data files in this folder"]

@@ -20,8 +20,10 @@ from embedtrain.show.tables import print_table
 class Counts:
     """What became of one path."""
 
+    path: str
     how: str
     rows: int = 0
+    graded: int = 0
     positives: int = 0
     negatives: int = 0
     unused: Sequence[str] = ()
@@ -30,6 +32,7 @@ class Counts:
     def add(self, row: Row) -> None:
         """Count a row."""
         self.rows += 1
+        self.graded += row.score is not None
         self.positives += len(row.positives)
         self.negatives += len(row.negatives)
 
@@ -66,7 +69,7 @@ def convert_files(
         raise UserError(f"--task {task}: no such task; {nearest(task, TASKS)}")
     problems = Problems()
     requests = [Request(path, problems, corpus, queries, columns or None, split) for path in paths]
-    counts: dict[str, Counts] = {}
+    counts: list[Counts] = []
     with progress("convert", unit="row", total=limit) as bar:
         rows = read_all(requests, counts, format, task)
         rows = (fill(row, instruction, source) for row in checked(rows, limit, problems, skip_faulty, bar))
@@ -75,12 +78,12 @@ def convert_files(
 
 
 def read_all(
-    requests: Sequence[Request], counts: dict[str, Counts], format: str | None, task: str | None
+    requests: Sequence[Request], counts: list[Counts], format: str | None, task: str | None
 ) -> Iterator[Row]:
     """The rows of every path, counted."""
     for request in requests:
         count, rows = open_path(request, format, task)
-        counts[request.path] = count
+        counts.append(count)
         for row in rows:
             count.add(row)
             yield row
@@ -90,12 +93,12 @@ def open_path(request: Request, format: str | None, task: str | None) -> tuple[C
     """How a path is read, and its rows."""
     if task is not None:
         rows = convert_records(task, request.records(), request.problems)
-        return Counts(f"task {task}", left_out=request.left_out), rows
+        return Counts(request.path, f"task {task}", left_out=request.left_out), rows
     unused: Sequence[str] = ()
     if format is None:
         format, sample = detect_format(request)
         unused = unused_keys(format, sample)
-    found = Counts(format, unused=unused, left_out=request.left_out)
+    found = Counts(request.path, format, unused=unused, left_out=request.left_out)
     return found, (row for _, row in find_format(format).read(request))
 
 
@@ -122,21 +125,22 @@ def fill(row: Row, instruction: str | None, source: str | None) -> Row:
     return replace(row, instruction=row.instruction or instruction, source=row.source or source)
 
 
-def print_counts(out: Path, counts: Mapping[str, Counts], problems: Problems) -> None:
+def print_counts(out: Path, counts: Sequence[Counts], problems: Problems) -> None:
     """A line for each path, and what was not read or not kept."""
     store = open_rows(out)
     print_table(
         f"{out}: {len(store):,} rows, {store.num_texts:,} texts",
         ["read", "as", "rows", "positives a row", "negatives a row"],
-        [
-            [path, one.how, one.rows, one.a_row(one.positives), one.a_row(one.negatives)]
-            for path, one in counts.items()
-        ],
+        [[one.path, one.how, one.rows, one.a_row(one.positives), one.a_row(one.negatives)] for one in counts],
     )
-    for path, one in counts.items():
+    for one in counts:
         for why, number in one.left_out.items():
-            print(f"{path}: left out: {number:,} {why}")
+            print(f"{one.path}: left out: {number:,} {why}")
         if one.unused:
-            print(f"{path}: not read: {', '.join(one.unused)}")
+            print(f"{one.path}: not read: {', '.join(one.unused)}")
+    if graded := sum(one.graded for one in counts):
+        print(
+            f"rows with a grade: {graded:,}; cosent learns from it, other terms take every pair for a positive"
+        )
     if problems:
         print(f"left out with faults: {problems.count:,}, such as\n  " + "\n  ".join(problems.messages[:5]))

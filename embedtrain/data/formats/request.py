@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from embedtrain.config.errors import UserError
-from embedtrain.data.formats.files import is_data_file, read_file
+from embedtrain.config.errors import UserError, nearest
+from embedtrain.data.formats.files import READERS, is_data_file, kind_of, read_file
 from embedtrain.data.formats.hub import HUB_ID, is_saved, read_hub, read_saved
 from embedtrain.data.formats.record import Fault, Record
 from embedtrain.data.formats.texts import Texts, named_entries
@@ -35,7 +35,9 @@ class Request:
 
     def records(self) -> Iterator[Record]:
         """The records of the path, columns renamed as asked."""
-        for record in read_path(self.path, self.split, self.problems):
+        for number, record in enumerate(read_path(self.path, self.split, self.problems)):
+            if self.columns is not None and number == 0:
+                check_columns(record, self.columns)
             yield record if self.columns is None else renamed(record, self.columns)
 
     def parts(self) -> Iterator["Request"]:
@@ -48,9 +50,8 @@ class Request:
 
     def texts(self, path: str) -> Texts:
         """Texts by id from a file, folder or data set whose records have an id and a text."""
-        return Texts(
-            named_entries(read_path(path, self.split, self.problems), self.problems), path, self.problems
-        )
+        records = read_path(path, None, self.problems)
+        return Texts(named_entries(records, self.problems), path, self.problems)
 
     def corpus_texts(self, what: str) -> Texts:
         """The texts of document ids. Raises UserError where no corpus was given."""
@@ -81,7 +82,7 @@ class Request:
 def read_path(path: str, split: str | None, problems: Problems) -> Iterator[Record]:
     """The records of a file, of all files of a folder in order of name, or of a data set of the hub."""
     local = Path(path)
-    if not local.exists() and HUB_ID.fullmatch(path) and not Path(path.split("/")[0]).exists():
+    if is_hub_id(path):
         yield from read_hub(path, split)
     elif is_saved(local):
         yield from read_saved(local, split)
@@ -90,12 +91,26 @@ def read_path(path: str, split: str | None, problems: Problems) -> Iterator[Reco
             yield from read_file(file, problems)
 
 
+def is_hub_id(path: str) -> bool:
+    """Whether a path is none of this machine, and has the shape of a name on the hub."""
+    local = Path(path)
+    here = path.startswith(".") or local.exists() or Path(local.parts[0]).exists()
+    return not here and kind_of(local) not in READERS and HUB_ID.fullmatch(path) is not None
+
+
 def data_files(folder: Path) -> list[Path]:
     """The data files right below a folder. Raises UserError where there is none."""
     files = sorted(entry for entry in folder.iterdir() if is_data_file(entry))
     if not files:
         raise UserError(f"{folder}: no data files in this folder")
     return files
+
+
+def check_columns(first: Record, columns: Mapping[str, str]) -> None:
+    """Raise UserError where the first record lacks a column that is asked for."""
+    for column in columns.values():
+        if column not in first.values:
+            raise UserError(f"{first.place}: no column '{column}'; {nearest(column, first.values)}")
 
 
 def renamed(record: Record, columns: Mapping[str, str]) -> Record:
