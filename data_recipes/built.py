@@ -1,6 +1,7 @@
 """Sets that are built on demand: held out by document, clear of every text that a shipped test set holds."""
 
 import argparse
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
@@ -13,6 +14,7 @@ from embedtrain.data.rows import Row, read_rows
 
 HELD_OUT_OF_256 = 4
 FEWEST_WORDS = 4  # a shorter held-out query is a name, which other texts may bear
+CONTROL = re.compile(r"(?!\s)[\x00-\x1f\x7f-\x9f]")
 Found = Iterable[tuple[str, Row]]
 
 
@@ -30,15 +32,15 @@ def is_held_out(document: str) -> bool:
 
 
 def clipped(row: Row, words: int) -> Row:
-    """The row with its texts cut to so many words."""
-    return replace(
-        row, query=clip(row.query, words), positives=tuple(clip(text, words) for text in row.positives)
-    )
+    """The row with its texts cut to so many words and no control characters in them."""
+    query, *positives = (clip(CONTROL.sub("", text), words) for text in (row.query, *row.positives))
+    return replace(row, query=query, positives=tuple(positives))
 
 
 def write_built(args: argparse.Namespace, found: Found, card: Card, licence: str, near: float = 0.7) -> None:
     """Write a set of (document, row): near duplicates (first positive, `near`) and test texts left out."""
     pairs = [(document, clipped(row, args.words)) for document, row in found]
+    pairs = [pair for pair in pairs if pair[1].query.lower() != pair[1].positives[0].lower()]
     pairs.sort(key=lambda pair: order_key(pair[1].query + pair[1].positives[0]))
     kept = [pairs[n] for n in drop_duplicates([row.positives[0] for _, row in pairs], near)]
     say(f"{len(pairs)} pairs, {len(kept)} without near duplicates")

@@ -229,6 +229,8 @@ def test_built_sets_hold_out_documents_and_leave_shipped_test_texts_out(tmp_path
     held_out = read_rows(ROOT / "rows" / "debian" / "test.parquet")[0]
     rows = {f"page {n}": Row(f"query {n}", (f"about thing{n} and other{n} matter{n}",)) for n in range(600)}
     rows["leak"] = Row("leak", (held_out.positives[0] + " really",))
+    rows["same"] = Row("Same text", ("same Text",))
+    rows["page 8"] = Row("query 8", ("about thing8\x07 and other8 \x85 matter8",))
     rows["twin"] = Row("twin", ("about thing7 and other7 matter7 again",))
     args = fetch.read_arguments(["--out", str(tmp_path / "s")], "", "s", rows=10**6, test=100, words=60)
     card = Card(
@@ -240,7 +242,10 @@ def test_built_sets_hold_out_documents_and_leave_shipped_test_texts_out(tmp_path
     assert {row.query for row in test} == expected
     assert 3 <= len(expected) <= 25
     queries = {row.query for row in train}
-    assert not queries & (expected | {"leak"})
+    assert not queries & (expected | {"leak", "Same text"})
+    assert [row.positives[0] for row in train if row.query == "query 8"] == [
+        "about thing8 and other8 matter8"
+    ]
     assert ("query 7" in queries) != ("twin" in queries)
     text = (tmp_path / "s" / "card.md").read_text()
     assert "## MTEB overlap\n\nSTS12 (all)\n" in text
