@@ -140,7 +140,7 @@ def print_counts(out: Path, counts: Sequence[Counts], problems: Problems) -> Non
             print(f"{one.path}: not read: {', '.join(one.unused)}")
     if graded := sum(one.graded for one in counts):
         print(
-            f"rows with a grade: {graded:,}; cosent learns from it, other terms take every pair for a positive"
+            f"rows with a grade: {graded:,}; cosent learns from it, other terms take each pair for a positive"
         )
     if problems:
         print(f"left out with faults: {problems.count:,}, such as\n  " + "\n  ".join(problems.messages[:5]))
