@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import data_recipes
+from embedtrain.config.errors import UserError
 from embedtrain.data.rows import count_rows
 
 ROOT = Path(__file__).parent.parent
@@ -36,12 +37,17 @@ class Local(NamedTuple):
 
 
 def local_recipes() -> dict[str, Local]:
-    """Name → recipe of every set that is made from public packages, in order of names."""
+    """Name → recipe of every set that is made from public packages, in order of names. Raises UserError."""
     found: dict[str, Local] = {}
     for info in pkgutil.iter_modules(data_recipes.__path__, "data_recipes."):
         if info.ispkg or info.name.endswith(".__main__"):
             continue
-        module = importlib.import_module(info.name)
+        try:
+            module = importlib.import_module(info.name)
+        except ModuleNotFoundError as error:
+            raise UserError(
+                f"recipes need {error.name}, which is not installed: pip install 'embedtrain[recipes]'"
+            ) from None
         for recipe in vars(module).get("RECIPES", ()):
             found[recipe.name] = Local(recipe, module.main)
     return dict(sorted(found.items()))

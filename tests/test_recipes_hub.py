@@ -195,3 +195,15 @@ def test_mistakes_end_in_one_line_and_exit_2() -> None:
         assert done.stderr.startswith("'debiann': no ")
         assert "did you mean 'debian'?" in done.stderr
     assert run("list", "more").returncode == 2
+
+
+def test_a_missing_library_is_named_with_its_extra() -> None:
+    program = "import sys; sys.modules['rensa'] = None; sys.argv[1:] = ['list']\n"
+    program += "from data_recipes.__main__ import main; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 2
+    assert done.stderr.strip() == (
+        "recipes need rensa, which is not installed: pip install 'embedtrain[recipes]'"
+    )
