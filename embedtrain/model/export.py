@@ -24,6 +24,7 @@ from embedtrain.model.prompts import (
     Sources,
     bare,
     check_prompts,
+    check_room,
     named_prompts,
     shared_suffix,
     without_suffix,
@@ -95,6 +96,7 @@ def exported_view(encoder: Encoder, sources: Sources) -> Exported:
     check_prompts(prompts, encoder.spec.pool_instruction)
     tokens = shared_suffix(prompts, encoder.tokenizer)
     max_tokens = longest_limit(encoder.spec.text, sources)
+    check_room(prompts, encoder.tokenizer, max_tokens)
     if not tokens:
         return Exported(encoder, prompts, max_tokens)
     tokenizer = Tokenizer.from_str(encoder.tokenizer.to_str())

@@ -109,6 +109,17 @@ def check_prompts(prompts: Mapping[str, Prompt], pool_instruction: bool) -> None
         )
 
 
+def check_room(prompts: Mapping[str, Prompt], tokenizer: Tokenizer, max_tokens: int) -> None:
+    """Raise UserError where a prompt fills the folder's limit, so that no text would be read."""
+    for name, prompt in prompts.items():
+        num_tokens = len(tokenizer.encode(prompt.before).ids)
+        if num_tokens >= max_tokens:
+            raise UserError(
+                f"prompt '{name}' holds {num_tokens} tokens, and the exported folder cuts texts at "
+                f"{max_tokens}, prompts included; raise the limit or shorten the prompt"
+            )
+
+
 def shared_suffix(prompts: Mapping[str, Prompt], tokenizer: Tokenizer) -> list[str]:
     """The special tokens that end every text, whichever its prompt; a folder can hold no other suffix."""
     first, *others = prompts
