@@ -93,6 +93,7 @@ def test_the_run_learns_and_says_so(uninterrupted: Finished) -> None:
     assert [line["step"] for line in curve] == list(range(1, STEPS + 1))
     assert [line["source"] for line in curve].count("faq") == 12  # weights 2 : 1
     assert facts["tokens"] == sum(int(line["tokens"]) for line in curve)
+    assert facts["swapped_rows"] == sum(int(line["swapped"]) for line in curve)
     assert float(str(facts["last_loss"])) < 0.9 * float(str(facts["first_loss"]))
     assert {"loss", "infonce", "lr", "gradient_norm"} <= curve[0].keys()
     assert [line["step"] for line in curve if "diagnostics/accuracy_at_1" in line] == [1, 6, 11, 16]

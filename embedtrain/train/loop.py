@@ -182,6 +182,7 @@ def facts(curve: list[Figures]) -> dict[str, object]:
     return {
         "steps": len(curve),
         "tokens": sum(int(figures["tokens"]) for figures in curve),
+        "swapped_rows": sum(int(figures["swapped"]) for figures in curve),
         "step_seconds": round(sum(float(figures["seconds"]) for figures in curve), 1),
         "first_loss": sum(losses[:tenth]) / tenth,
         "last_loss": sum(losses[-tenth:]) / tenth,
