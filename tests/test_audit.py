@@ -221,6 +221,11 @@ def test_contamination_is_a_shared_run_of_words(
         all_runs = set().union(*(runs(text) for row in part for text in texts_of(row)))
         expected = sum(bool(one & all_runs) for one in test_runs)
         assert sum(index.count_touched(seen).values()) == expected
+        short = sum(
+            bool(one & all_runs) and len(split_words(text)) < num_words
+            for text, one in zip(tested, test_runs, strict=True)
+        )
+        assert sum(index.count_touched(seen, short=True).values()) == short
 
 
 def test_the_longest_shared_run_is_shown() -> None:
@@ -306,9 +311,15 @@ def test_shipped_rows_are_audited_to_a_page_and_json(
     assert bible["sampled"]["languages"]["positive"]["en"] > 290
     assert bible["labels"]["num_labels"] == 26
     assert sum(part["touched"] for part in saved["test"]) == 5
-    for heading in ("Rows with a fault", "Words of a query", "Languages", "Test texts", "Licences"):
+    for heading in (
+        "Rows with a fault",
+        "Words of a query",
+        "Languages",
+        "Test texts of which 10 words",
+        "Licences",
+    ):
         assert heading in printed
-    assert page.count("<svg") == 3
+    assert page.count("<svg") == 3  # two of lengths, one of languages
     assert not re.search(r"(?:src|href)=\"(?!#)", page), "the page loads something"
     example = bible["examples"]["test_data"][0]
     assert example["shared"] in page

@@ -1,9 +1,11 @@
 """The filter stage: each rule against a slow count, what is written, and what is refused."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import yaml
 from audited_rows import new_folder, sources, store_all
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,8 +15,9 @@ from embedtrain.config.errors import UserError
 from embedtrain.config.schema import Machine, Run
 from embedtrain.config.stages import Filter
 from embedtrain.data.audit.examined import examine
+from embedtrain.data.audit.faults import FAULTS
 from embedtrain.data.audit.words import fold, split_words
-from embedtrain.data.filters import count_removed, judge_rows, kept_rows
+from embedtrain.data.filters import RULES, count_removed, judge_rows, kept_rows
 from embedtrain.data.rows import Row, write_rows
 from embedtrain.data.store import open_rows
 from embedtrain.stages import filter as filter_stage
@@ -198,3 +201,14 @@ def test_nothing_is_removed_where_every_rule_is_off(tmp_path: Path) -> None:
     assert judgment.rows_N.all()
     assert judgment.negatives_Q.all()
     assert list(kept_rows(examined, judgment, 0)) == made
+
+
+def test_the_page_tells_of_every_fault_and_rule() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "audit.md").read_text()
+    table = [line.split("|")[1].strip() for line in page.splitlines() if line.startswith("|")][2:]
+    assert table == [fault.heading for fault in FAULTS.values()]
+    order = re.search(r"counted at the first that removes it:\n(.*?)\. Of the rows", page, re.DOTALL)
+    assert order is not None
+    assert re.findall(r"`(\w+)`", order[1]) == list(RULES)
+    example = yaml.safe_load(page.split("```yaml")[1].split("```")[0])["stages"][0]
+    assert Filter.model_validate(example).near_duplicates == 0.8

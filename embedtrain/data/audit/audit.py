@@ -147,9 +147,10 @@ def measure_overlaps(examined: Examined) -> list[TestOverlap]:
     touched = {
         name: test.count_touched(seen_U) for name, seen_U in zip(examined.sources, examined.seen, strict=True)
     }
-    anywhere = test.count_touched(np.any(examined.seen, axis=0))
+    anywhere = np.any(examined.seen, axis=0)
+    whole, short = test.count_touched(anywhere), test.count_touched(anywhere, short=True)
     return [
-        TestOverlap(*part, count, anywhere[part], {name: found[part] for name, found in touched.items()})
+        TestOverlap(*part, count, whole[part], short[part], {name: n[part] for name, n in touched.items()})
         for part, count in test.count_texts().items()
     ]
 

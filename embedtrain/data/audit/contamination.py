@@ -38,6 +38,7 @@ class TestIndex:
     first_text_U: np.ndarray
     gram_E: np.ndarray  # place in gram_U
     text_E: np.ndarray
+    short_T: np.ndarray  # texts with fewer words, which count as a whole
 
     def look_up(self, words: Words) -> tuple[np.ndarray, np.ndarray]:
         """(for each text a test text that it shares a run with, or -1 (int64 T); runs found, places in U)."""
@@ -58,18 +59,20 @@ class TestIndex:
         """Number of texts, by task and side."""
         return Counter((text.task, text.side) for text in self.texts)
 
-    def count_touched(self, seen_U: np.ndarray) -> Counter[tuple[str, str]]:
-        """Number of texts of which a run was seen, by task and side."""
-        touched = (self.texts[number] for number in self.touched(seen_U))
+    def count_touched(self, seen_U: np.ndarray, short: bool = False) -> Counter[tuple[str, str]]:
+        """Number of texts of which a run was seen, by task and side; of the `short`, those seen whole."""
+        touched = (self.texts[i] for i in self.touched(seen_U) if self.short_T[i] or not short)
         return Counter((text.task, text.side) for text in touched)
 
 
 def index_test_texts(texts: Iterable[TestText], num_words: int) -> TestIndex:
     """The index of the texts' runs of `num_words` words."""
     known = tuple(texts)
-    hashes_E, text_E = grams(hash_words([text.text for text in known]), num_words)
+    words = hash_words([text.text for text in known])
+    hashes_E, text_E = grams(words, num_words)
     gram_U, first_E, gram_E = np.unique(hashes_E, return_index=True, return_inverse=True)
-    return TestIndex(known, num_words, gram_U, text_E[first_E], gram_E, text_E)
+    short_T = words.counts_T < num_words
+    return TestIndex(known, num_words, gram_U, text_E[first_E], gram_E, text_E, short_T)
 
 
 def longest_shared_run(texts: Iterable[str], test_text: str) -> str:

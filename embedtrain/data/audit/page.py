@@ -10,6 +10,7 @@ from embedtrain.data.audit.sample import SIDES
 from embedtrain.data.audit.tables import (
     Rows,
     between_table,
+    drop_empty,
     fault_table,
     label_table,
     language_shares,
@@ -25,7 +26,7 @@ from embedtrain.show.plots import range_plot, share_plot
 from embedtrain.show.tables import print_table
 
 SHOWN_PERCENTS = (5, 25, 50, 75, 95)
-SHOWN_CHARACTERS = 120
+SHOWN_CHARACTERS, SHOWN_IN_TERMINAL = 120, 40
 HELD_AGAINST = {
     "row": ("repeats", "query → positive there"),
     "test": ("test data", "test text", "words in common"),
@@ -35,19 +36,24 @@ NO_TOKENS = "In words; with a run file or a tokenizer they are counted in tokens
 
 def print_audit(audit: Audit) -> None:
     """The summary: sizes, faults, lengths, languages, test data and licences."""
-    show("Rows", size_table(audit))
-    show("Rows with a fault", fault_table(audit), "What each means and how to mend it: docs/audit.md")
+    show("Rows", drop_empty(size_table(audit), 0))
+    faults = drop_empty(fault_table(audit), 0)
+    clean = [fault.heading for fault in FAULTS.values() if fault.heading not in faults.columns]
+    none = f"; in no row: {', '.join(clean)}" if clean else ""
+    show("Rows with a fault", faults, f"What each means and how to mend it: docs/audit.md{none}")
     for side in SIDES:
         show(f"{unit(audit).capitalize()} of a {side}", length_table(audit, side))
     show("Languages", language_table(audit))
     if audit.test:
-        show(f"Test texts that share {audit.ngram_words} words in a row, or all of fewer", test_table(audit))
+        title = f"Test texts of which {audit.ngram_words} words in a row, or all of fewer, stand in the rows"
+        show(title, test_table(audit))
     show("Licences", licence_table(audit))
 
 
 def show(title: str, rows: Rows, note: str | None = None) -> None:
     """One table in the terminal."""
-    print_table(title, rows.columns, [[clip(cell, 60) for cell in line] for line in rows.cells], note)
+    cells = [[clip(cell, SHOWN_IN_TERMINAL) for cell in line] for line in rows.cells]
+    print_table(title, rows.columns, cells, note)
 
 
 def clip(cell: object, longest: int) -> object:
@@ -129,11 +135,18 @@ def length_caption(audit: Audit) -> str:
     """What was counted."""
     if unit(audit) == "words":
         return NO_TOKENS
-    sampled = sum(source.sampled.num_rows for source in audit.sources.values())
-    return (
-        f"As the model sees the texts, template and special tokens included, on {sampled:,} rows drawn at "
-        "random; cut: the share of texts above the limit."
-    )
+    drawn = f"on {count_sampled(audit):,} rows drawn at random"
+    if any(lengths.limit for source in audit.sources.values() for lengths in lengths_of(source).values()):
+        return (
+            f"As the model sees the texts, template and special tokens included, {drawn}; cut: the share of "
+            "texts above the limit."
+        )
+    return f"Of the bare texts with special tokens, {drawn}; a run file adds templates and limits."
+
+
+def count_sampled(audit: Audit) -> int:
+    """Rows in the sample."""
+    return sum(source.sampled.num_rows for source in audit.sources.values())
 
 
 def length_plot(audit: Audit, side: str) -> Plot:
@@ -152,12 +165,12 @@ def length_plot(audit: Audit, side: str) -> Plot:
 
 def language_blocks(audit: Audit) -> list[Block]:
     """Shares of languages, by source and side."""
-    sampled = sum(source.sampled.num_rows for source in audit.sources.values())
     caption = (
-        f"Share of texts by language, told by py3langid on {sampled:,} rows drawn at random; texts too short "
-        "to tell are unsure."
+        f"Share of texts by language, told by py3langid on {count_sampled(audit):,} rows drawn at random; "
+        "texts too short to tell are unsure."
     )
-    return [Plot(share_plot(language_shares(audit), "Languages", faint=[UNSURE]), caption)]
+    plot = share_plot(language_shares(audit), "Languages", faint=[UNSURE])
+    return [Plot(plot, caption), grid(language_table(audit))]
 
 
 def example_sections(audit: Audit) -> list[Section]:

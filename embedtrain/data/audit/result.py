@@ -56,7 +56,10 @@ class SourceAudit:
 
 @dataclass(frozen=True, slots=True)
 class TestOverlap:
-    """How many texts of one side of a test set share a run of words with the rows, in all and by source."""
+    """How many texts of one side of a test set share a run of words with the rows, in all and by source.
+
+    `short`: those of them that have fewer words than a run, and stand in the rows as a whole.
+    """
 
     __test__ = False
 
@@ -64,6 +67,7 @@ class TestOverlap:
     side: str
     texts: int
     touched: int
+    short: int
     by_source: Mapping[str, int]
 
 

@@ -82,11 +82,10 @@ def length_cells(lengths: Lengths) -> list[object]:
     return [*(lengths.percentiles[percent] for percent in (50, 95, 99, 100)), lengths.limit, cut]
 
 
-def drop_empty(rows: Rows) -> Rows:
-    """Without the columns in which no cell says anything."""
-    kept = [
-        place for place in range(len(rows.columns)) if any(line[place] is not None for line in rows.cells)
-    ]
+def drop_empty(rows: Rows, nothing: object = None) -> Rows:
+    """Without the columns in which every cell is `nothing`."""
+    places = range(len(rows.columns))
+    kept = [place for place in places if any(line[place] != nothing for line in rows.cells)]
     columns = tuple(rows.columns[place] for place in kept)
     return Rows(columns, [[line[place] for place in kept] for line in rows.cells], rows.total)
 
@@ -152,9 +151,9 @@ def test_table(audit: Audit) -> Rows:
     for part in audit.test:
         worst = max(part.by_source, key=lambda name: part.by_source[name], default=None)
         where = f"{worst} ({part.by_source[worst]:,})" if worst and part.by_source[worst] else None
-        share = f"{part.touched / part.texts:.1%}" if part.texts else None
-        cells.append([part.task, part.side, part.texts, part.touched, share, where])
-    return Rows(("test data", "side", "texts", "found in rows", "share", "most in source"), cells)
+        share = f"{part.touched / max(part.texts, 1):.1%}"
+        cells.append([part.task, part.side, part.texts, part.touched, share, part.short, where])
+    return Rows(("test data", "side", "texts", "found", "share", "of these short", "most in source"), cells)
 
 
 def between_table(audit: Audit) -> Rows:
@@ -170,12 +169,7 @@ def between_table(audit: Audit) -> Rows:
 def licence_table(audit: Audit) -> Rows:
     """What the files beside the rows say."""
     cells: list[list[object]] = [
-        [
-            name,
-            source.licence.stated or NOT_STATED,
-            source.licence.mteb_overlap,
-            ", ".join(source.licence.files) or None,
-        ]
+        [name, source.licence.stated or NOT_STATED, source.licence.mteb_overlap]
         for name, source in audit.sources.items()
     ]
-    return drop_empty(Rows(("source", "licence", "MTEB overlap", "files"), cells))
+    return drop_empty(Rows(("source", "licence", "MTEB overlap"), cells))
