@@ -53,7 +53,8 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--language", choices=LANGUAGES, default="de", help="the other language")
     args = parser.parse_args(arguments)
     lists = fetch.fetch_lists(args.raw, LANGUAGES)
-    files = [list_path(lists, language) for language in ("en", args.language)]
+    files = sorted(lists.glob("*bookworm_main*Packages*"))
+    files += [list_path(lists, language) for language in ("en", args.language)]
     card = Card(
         recipe=__name__,
         overlap=RECIPES[0].overlap,
