@@ -205,13 +205,16 @@ def encode(
         Path, typer.Option(help="NumPy file to write, float32, one row a text", show_default=False)
     ],
     side: Annotated[str, typer.Option(help="query or document: which prompt is used")] = "document",
+    prompt: Annotated[
+        str | None, typer.Option(help="a named prompt of the folder, instead of side's")
+    ] = None,
     machine: MachineFile = None,
 ) -> None:
     """Encode the lines of a text file into unit vectors."""
     from embedtrain.config.load import load_machine
     from embedtrain.stages.encode import encode_file
 
-    encode_file(model, texts, out, side, load_machine(machine))
+    encode_file(model, texts, out, side, load_machine(machine), prompt)
 
 
 @app.command(

@@ -87,6 +87,11 @@ def unseen_faults(source: Source, text: TextFormat, here: Location) -> Iterator[
         yield Fault((*here, "instruction"), "no template of this source holds {instruction}; none shows it")
     if source.few_shot and source.query is None and "{examples}" not in text.query:
         yield Fault((*here, "few_shot"), "text.query, its template, holds no {examples}; none would be seen")
+    limit = source.max_query_tokens or text.max_query_tokens
+    if source.few_shot and source.few_shot.max_tokens >= limit:
+        found = f"found {source.few_shot.max_tokens}, and a query of this source is cut to {limit} tokens"
+        more = "examples included; raise max_query_tokens or lower max_tokens"
+        yield Fault((*here, "few_shot", "max_tokens"), f"{found}, {more}")
 
 
 class SourceRows:

@@ -67,7 +67,7 @@ class Source(Strict):
 
     @model_validator(mode="after")
     def _one_way_to_format(self) -> "Source":
-        if self.symmetric and "instructed_documents_fraction" in self.model_fields_set:
+        if self.symmetric and self.instructed_documents_fraction > 0:
             raise ValueError(
                 "symmetric formats every document as a query; remove instructed_documents_fraction"
             )
