@@ -9,6 +9,7 @@ from mined_sources import context_of, make_run, mine_with_words, write_sources
 
 from embedtrain.artifacts import read_json
 from embedtrain.config.errors import UserError
+from embedtrain.config.references import inputs_of
 from embedtrain.data.rows import Row, read_rows, text_key, write_rows
 from embedtrain.data.store import store_rows, write_store
 from embedtrain.mining.corpus import known_positives
@@ -194,6 +195,7 @@ def test_filtered_rows_are_mined_and_selected(tmp_path: Path, rows: dict[str, li
     write_store(filtered / "one", rows["one"][5:15])
     write_rows(filtered / "two.parquet", rows["two"][:7])
     run = make_run(tmp_path, {"one": {}, "two": {}}, {"rows": "filtered", "top_k": 4}, {})
+    assert [inputs_of(run, stage) for stage in run.stages] == [["filtered"], ["mined", "filtered"]]
     inputs = {"filtered": filtered.parent}
     facts, _ = mine_with_words(run, tmp_path, **inputs)
     assert {name: fact["rows"] for name, fact in facts.items()} == {"one": 10, "two": 7}

@@ -14,11 +14,13 @@ from embedtrain.config.errors import ConfigError, UserError
 from embedtrain.config.load import resolved
 from embedtrain.config.references import inputs_of
 from embedtrain.data.rows import Row, write_rows
+from embedtrain.data.store import write_store
 from embedtrain.dist import current
 from embedtrain.model.st import open_sentence_transformer
 from embedtrain.pipeline import outside_paths
 from embedtrain.stages import train as train_stage
 from embedtrain.stages.context import StageContext
+from embedtrain.stages.opening import open_sources
 from embedtrain.stages.probe import probe
 from embedtrain.stages.teacher import TEACHER, StoredVectors, lookups, teacher_vectors
 from embedtrain.train.log import read_curve
@@ -151,6 +153,24 @@ def taught_context_only(folder: Path) -> StageContext:
     """The context whose files another process has made."""
     assert (folder / "taught" / "model").exists()
     return taught_context(folder)
+
+
+def test_rows_of_an_earlier_stage_are_read_and_none_other(tmp_path: Path) -> None:
+    """A folder and a file of rows; a source without rows there is left out, or told where it is named."""
+    written = tmp_path / "r" / "chosen" / "rows"
+    write_store(written / "bare", BARE[:2])
+    write_rows(written / "full.parquet", FULL[1:4])
+    sources: dict[str, dict] = {"bare": {}, "full": {}, "third": {}}
+    context = context_of(
+        make_run(tmp_path, [{"kind": "infonce"}], sources, rows="chosen"), chosen=written.parent
+    )
+    opened = open_sources(context, stage_of(context.run))
+    assert {name: list(rows) for name, rows in opened.items()} == {"bare": BARE[:2], "full": FULL[1:4]}
+    named = stage_of(context.run).model_copy(update={"sources": ("third",)})
+    with pytest.raises(
+        UserError, match="stage 'tune': stage 'chosen' has no rows of third; it has bare, full"
+    ):
+        open_sources(context, named)
 
 
 def test_two_processes_read_what_the_first_encodes(tmp_path: Path) -> None:
