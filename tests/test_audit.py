@@ -263,7 +263,7 @@ def test_lengths_know_what_is_cut() -> None:
     ("text", "language"),
     [
         ("The quick brown fox jumps over the lazy dog near the river bank.", "en"),
-        ("Le renard brun saute par-dessus le chien paresseux au bord de la rivière.", "fr"),
+        ("Le renard brun saute par-dessus le chien paresseux devant la rivière.", "fr"),
         ("Der schnelle braune Fuchs springt über den faulen Hund am Ufer.", "de"),
         ("这是一个关于机器学习的简短句子。", "zh"),
         ("git", "unsure"),
