@@ -14,7 +14,7 @@ from embedtrain.collate import Collation, collate, collate_parts, hash_seed
 from embedtrain.config.schema import TextFormat
 from embedtrain.config.sources import FewShot, Source
 from embedtrain.data.rows import Row, text_key
-from embedtrain.mixture import Part, PlannedBatch
+from embedtrain.mixture import PlannedBatch
 from embedtrain.text import source_text
 from embedtrain.train.feed import feed
 
@@ -52,12 +52,10 @@ def lengths(texts: Sequence[str], side: Literal["query", "document"]) -> np.ndar
 
 
 def planned(step: int = 4) -> PlannedBatch:
-    parts = (("faq", [8, 2, 5]), ("pairs", [6, 0]), ("faq", [7]), ("words", [3, 1]))
-    first, made = 0, []
-    for source, rows in parts:
-        made.append(Part(source, np.array(rows), first))
-        first += len(rows)
-    return PlannedBatch(step, tuple(made), 0)
+    parts = ((0, [8, 2, 5]), (1, [6, 0]), (0, [7]), (2, [3, 1]))
+    source_B = np.array([source for source, rows in parts for _ in rows])
+    row_B = np.array([row for _, rows in parts for row in rows])
+    return PlannedBatch(step, ("faq", "pairs", "words"), source_B, row_B, 0)
 
 
 def texts(batch: TokenBatch) -> list[str]:

@@ -122,9 +122,10 @@ def test_sources_of_a_batch() -> None:
     mains = Counter(batch.parts[0].source for batch in make_plan(texts, KINDS[2], 8, 10, 0))
     assert mains == {"a": 5, "b": 5}
     quarter = {"kind": "semi_homogeneous", "main_fraction": 0.25}
-    assert {len(batch.parts[0]) for batch in make_plan(texts, quarter, 8, 10, 0)} == {2}
+    firsts = {(batch.parts[0].source, len(batch.parts[0])) for batch in make_plan(texts, quarter, 8, 10, 0)}
+    assert firsts == {("a", 2 + 3), ("b", 2)}  # pooled rows of `a` follow those of a main part of `a`
     alone = make_plan({"a": texts["a"]}, KINDS[2], 8, 4, 0)
-    assert {(batch.source, len(batch.parts)) for batch in alone} == {("a", 2)}
+    assert {(batch.source, len(batch.parts)) for batch in alone} == {("a", 1)}
 
 
 def test_every_pass_holds_each_row_once_in_a_new_order() -> None:

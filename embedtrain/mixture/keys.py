@@ -22,10 +22,6 @@ class RowKeys:
     def __len__(self) -> int:
         return len(self.starts) - 1
 
-    def of(self, row: int) -> list[int]:
-        """The keys of a row."""
-        return list(self.keys[self.starts[row] : self.starts[row + 1]].tolist())
-
     def take(self, rows: Numbers) -> tuple[Numbers, Numbers]:
         """(keys of the rows, end to end; how many each row has)."""
         counts = self.starts[rows + 1] - self.starts[rows]

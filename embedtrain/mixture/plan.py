@@ -33,20 +33,35 @@ class Part:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PlannedBatch:
-    """The global batch of a step: its parts end to end; `swapped` of its rows stand in for others."""
+    """The global batch of a step: for each of its B rows the source, as a place in `names`, and the row.
+
+    `swapped` of its rows stand in for others.
+    """
 
     step: int
-    parts: tuple[Part, ...]
+    names: tuple[str, ...]
+    source_B: np.ndarray
+    row_B: np.ndarray
     swapped: int
 
     def __len__(self) -> int:
-        return sum(len(part) for part in self.parts)
+        return len(self.row_B)
 
     @property
     def source(self) -> str:
         """The one source's name, or SEVERAL."""
-        names = {part.source for part in self.parts}
-        return names.pop() if len(names) == 1 else SEVERAL
+        first = self.source_B[0]
+        return self.names[first] if bool((self.source_B == first).all()) else SEVERAL
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """Its rows cut where the source changes, end to end."""
+        cuts = [0, *(np.flatnonzero(np.diff(self.source_B)) + 1).tolist(), len(self)]
+        sources = self.source_B[cuts[:-1]].tolist()
+        return tuple(
+            Part(self.names[source], self.row_B[start:stop], start)
+            for source, (start, stop) in zip(sources, pairwise(cuts), strict=True)
+        )
 
     def local(self, rank: int, world: int) -> tuple[Part, ...]:
         """What process `rank` of `world` holds: a contiguous share, even to one row."""
@@ -102,30 +117,18 @@ class Plan:
         return stream_shares(self.streams, self.sizes)
 
     def block(self, start: int, stop: int) -> Iterator[PlannedBatch]:
-        """Batches planned together: rows of all their parts, in order of step, stream and source."""
+        """Batches planned together: the rows of all, in order of step, stream and source."""
         drawn = [stream.draw(start, stop) for stream in self.streams]
         step, source, row = (np.concatenate(columns) for columns in zip(*drawn, strict=True))
         stream = np.repeat(np.arange(len(drawn)), [len(rows) for *_, rows in drawn])
         order = np.lexsort((source, stream, step))
-        step, source, row, stream = step[order], source[order], row[order], stream[order]
+        step, source, row = step[order], source[order], row[order]
         swapped = self.swaps.apply(step, source, row)
-        changes = (np.diff(step) != 0) | (np.diff(source) != 0) | (np.diff(stream) != 0)
-        bounds = np.concatenate([[0], np.flatnonzero(changes) + 1, [len(row)]]).tolist()
-        yield from batch_up(bounds, step, [self.names[s] for s in source[bounds[:-1]]], row, swapped)
-
-
-def batch_up(
-    bounds: list[int], step: np.ndarray, names: list[str], row: np.ndarray, swapped: Mapping[int, int]
-) -> Iterator[PlannedBatch]:
-    """Batches of the parts that lie between `bounds`."""
-    steps = step[bounds[:-1]].tolist()
-    parts: list[Part] = []
-    first = bounds[0]
-    for number, (start, stop) in enumerate(pairwise(bounds)):
-        parts.append(Part(names[number], row[start:stop], start - first))
-        if number + 1 == len(steps) or steps[number + 1] != steps[number]:
-            yield PlannedBatch(steps[number], tuple(parts), swapped.get(steps[number], 0))
-            parts, first = [], stop
+        bounds = np.searchsorted(step, np.arange(start, stop + 1)).tolist()
+        for number, (first, last) in enumerate(pairwise(bounds), start):
+            yield PlannedBatch(
+                number, self.names, source[first:last], row[first:last], swapped.get(number, 0)
+            )
 
 
 def share(rows: Sized, rank: int, world: int) -> slice:

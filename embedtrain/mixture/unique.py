@@ -1,6 +1,7 @@
 """No row, and where asked no text, twice in a batch: what would repeat one is swapped by a seeded rule."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 import numpy as np
 
@@ -50,36 +51,41 @@ class Swaps:
         """
         taken: set[int] = set()
         late = []
-        for place, row in enumerate(rows):
-            marks = self.marks(row)
+        for place, marks in enumerate(self.marks(np.array(rows))):
             if taken.isdisjoint(marks):
                 taken.update(marks)
             else:
                 late.append(place)
         for place in late:
-            rows[place] = self.draw(step, place, rows, taken)
-            taken.update(self.marks(rows[place]))
+            rows[place], marks = self.draw(step, place, rows, taken)
+            taken.update(marks)
         return len(late)
 
-    def marks(self, row: int) -> list[int]:
-        """What no other row of the batch may have: its shared keys, and (below 0) itself."""
-        return [~row, *self.keys.of(row)]
+    def marks(self, rows: np.ndarray) -> list[list[int]]:
+        """For each row what no other row of the batch may have: its shared keys, and (below 0) itself."""
+        keys, counts = self.keys.take(rows)
+        known, bounds = keys.tolist(), [0, *np.cumsum(counts).tolist()]
+        return [
+            [~row, *known[start:stop]]
+            for row, (start, stop) in zip(rows.tolist(), pairwise(bounds), strict=True)
+        ]
 
-    def draw(self, step: int, place: int, rows: list[int], taken: set[int]) -> int:
-        """A row of the same source that has nothing of what is taken, drawn by (seed, step, place)."""
+    def draw(self, step: int, place: int, rows: list[int], taken: set[int]) -> tuple[int, list[int]]:
+        """A row of the same source that has nothing of what is taken, by (seed, step, place); its marks."""
         generator = np.random.default_rng([self.seed, step, place, SWAP])
         source = int(np.searchsorted(self.bounds, rows[place], "right")) - 1
         start, stop = self.bounds[source : source + 2].tolist()
-        for row in generator.integers(start, stop, DRAWS).tolist():
-            if taken.isdisjoint(self.marks(row)):
-                return int(row)
+        for marks in self.marks(generator.integers(start, stop, DRAWS)):
+            if taken.isdisjoint(marks):
+                return ~marks[0], marks
         free = self.free(start, stop, taken)
         if not len(free):
             raise UserError(
                 f"source '{self.names[source]}', step {step + 1}: none of its {stop - start} rows "
                 f"completes a batch of {len(rows)} without a text or a row twice; lower batch_size"
             )
-        return int(generator.choice(free))
+        [marks] = self.marks(generator.choice(free, 1))
+        return ~marks[0], marks
 
     def free(self, start: int, stop: int, taken: set[int]) -> np.ndarray:
         """All rows from `start` to `stop` that have nothing of what is taken, ascending."""
