@@ -27,13 +27,14 @@ from embedtrain.config.errors import UserError
 from embedtrain.config.load import resolved
 from embedtrain.config.references import inputs_of
 from embedtrain.config.schema import Machine, Run
-from embedtrain.config.stages import AnyStage, Evaluate, Export, Mine, Train
+from embedtrain.config.stages import AnyStage, Evaluate, Export, Filter, Mine, Train
 from embedtrain.show.tables import print_table
 from embedtrain.stages.context import STAGE_FILE
 from embedtrain.stages.shares import print_shares
 
-FORMATS = {"train": 1, "mine": 1, "select": 1, "soup": 1, "export": 1, "evaluate": 1}
+FORMATS = {"filter": 1, "train": 2, "mine": 1, "select": 1, "soup": 1, "export": 1, "evaluate": 1}
 SECTIONS = {
+    "filter": ("seed",),
     "train": ("base", "encoder", "text", "precision", "seed"),
     "mine": ("base", "encoder", "text", "precision", "seed"),
     "export": ("base", "encoder", "text", "precision", "seed"),
@@ -62,7 +63,7 @@ def sources_of(run: Run, stage: AnyStage) -> list[str]:
     """Names of the sources whose files this stage reads; an export proves itself on texts of all of them."""
     if isinstance(stage, Export):
         return list(run.sources)
-    return check.sources_of(run, stage) if isinstance(stage, Train | Mine) else []
+    return check.sources_of(run, stage) if isinstance(stage, Train | Mine | Filter) else []
 
 
 def flatten(prefix: str, value: object) -> Iterator[tuple[str, object]]:
@@ -99,8 +100,9 @@ def identify(
 
 def outside_paths(run: Run, stage: AnyStage) -> list[str]:
     """Local files and folders beside the sources that a stage reads."""
-    paths = [run.base.model] if stage.kind in SECTIONS else []
+    paths = [run.base.model] if "base" in SECTIONS.get(stage.kind, ()) else []
     paths += [stage.teacher.model] if isinstance(stage, Train) and stage.teacher else []
+    paths += stage.test_data if isinstance(stage, Filter) else []
     if isinstance(stage, Evaluate):
         paths += [*stage.models, *stage.intermediate, *stage.data, *stage.in_domain_data]
     names = {s.name for s in run.stages}
@@ -282,7 +284,7 @@ def run_stages(
     with lock(root, config):
         plans = plan_run(run)
         print_plan(run, plans)
-        if any(plan.state != "done" and plan.stage.kind in SECTIONS for plan in plans):
+        if any(p.state != "done" and "base" in SECTIONS.get(p.stage.kind, ()) for p in plans):
             probe(run, root)
         for plan in plans:
             if again and plan.partial.exists():

@@ -9,6 +9,7 @@ import numpy as np
 
 from embedtrain.artifacts import hash_folder
 from embedtrain.collate import TeacherLookup
+from embedtrain.config.fitting import num_negatives
 from embedtrain.config.needs import covers, uses_vectors
 from embedtrain.config.stages import TeacherModel, Train
 from embedtrain.data.rows import Row
@@ -105,9 +106,10 @@ def texts_by_side(
     texts: dict[Side, set[str]] = {"query": set(), "document": set()}
     for name in filter(lambda source: is_taught(stage, source), rows):
         documents = texts["query" if context.run.sources[name].symmetric else "document"]
+        with_negatives = num_negatives(context.run, stage, name) > 0
         for row in rows[name]:
             texts["query"].add(row.query)
-            documents.update(row.positives, row.negatives if stage.num_negatives else ())
+            documents.update(row.positives, row.negatives if with_negatives else ())
     return texts
 
 
