@@ -134,11 +134,13 @@ def judge(figure: Figures) -> list[str]:
 
 
 def lines(figure: Figures) -> Iterator[list[object]]:
-    """A line of the table for each bound of a figure, or one without."""
-    told = [figure["rows"], figure["seconds"], figure["cpu_seconds"], figure["peak_bytes"] / 1e6]
+    """A line of the table for a figure, and one for each further bound."""
+    told = [figure[name] for name in ("what", "rows", "seconds", "cpu_seconds")]
+    told.append(figure["peak_bytes"] / 1e6)
     for name, bound in figure.get("bounds", {"": 0}).items():
         share = [BOUNDS[name].format(bound), figure[name] / bound] if name else [None, None]
-        yield [figure["what"], *told, *share]
+        yield [*told, *share]
+        told = [""] * len(told)
 
 
 def report(out: Path, figures: list[Figures], faults: list[str]) -> None:
