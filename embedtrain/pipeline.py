@@ -5,7 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,20 +25,26 @@ from embedtrain.artifacts import (
 from embedtrain.config import check
 from embedtrain.config.errors import UserError
 from embedtrain.config.load import resolved
+from embedtrain.config.mining import Mine, Score
 from embedtrain.config.references import inputs_of
+from embedtrain.config.retrievers import Pinned, Retriever, Teacher
 from embedtrain.config.schema import Machine, Run
-from embedtrain.config.stages import AnyStage, Evaluate, Export, Filter, Mine, Train
+from embedtrain.config.stages import AnyStage, Evaluate, Export, Filter, Train
 from embedtrain.show.tables import print_table
 from embedtrain.stages.context import STAGE_FILE
 from embedtrain.stages.shares import print_shares
 
-FORMATS = {"filter": 1, "train": 2, "mine": 1, "select": 1, "soup": 1, "export": 1, "evaluate": 1}
+FORMATS = {"filter": 1, "train": 2, "mine": 2, "score": 1, "select": 2, "soup": 1, "export": 1, "evaluate": 1}
 SECTIONS = {
     "filter": ("seed",),
     "train": ("base", "encoder", "text", "precision", "seed"),
     "mine": ("base", "encoder", "text", "precision", "seed"),
+    "score": ("base", "encoder", "text", "precision", "seed"),
+    "select": ("seed",),
     "export": ("base", "encoder", "text", "precision", "seed"),
 }
+PARALLEL = ("train", "mine", "score")
+"""Stages that share their work between the machine's processes."""
 RESUME_CODE = 75
 
 
@@ -103,10 +109,19 @@ def outside_paths(run: Run, stage: AnyStage) -> list[str]:
     paths = [run.base.model] if "base" in SECTIONS.get(stage.kind, ()) else []
     paths += [stage.teacher.model] if isinstance(stage, Train) and stage.teacher else []
     paths += stage.test_data if isinstance(stage, Filter) else []
+    paths += stage.corpus if isinstance(stage, Mine) else []
+    paths += [judge.model for judge in judges_of(stage) if isinstance(judge, Pinned)]
     if isinstance(stage, Evaluate):
         paths += [*stage.models, *stage.intermediate, *stage.data, *stage.in_domain_data]
     names = {s.name for s in run.stages}
     return [p for p in paths if p not in names and Path(p).exists()]
+
+
+def judges_of(stage: AnyStage) -> Sequence[Retriever | Teacher]:
+    """What retrieves or scores in a stage."""
+    if isinstance(stage, Mine):
+        return stage.judges
+    return stage.teachers if isinstance(stage, Score) else ()
 
 
 def explain(folder: Path, stage: AnyStage, parts: Mapping[str, object]) -> str:
@@ -166,7 +181,7 @@ def print_plan(run: Run, plans: list[StagePlan]) -> None:
 def launch_command(plan: StagePlan, machine: Machine) -> list[str]:
     """The process that works on a stage: plain, torch.distributed.run (CPU) or accelerate launch (GPUs)."""
     module = ["-m", "embedtrain", "stage", str(plan.partial)]
-    if plan.stage.kind != "train" or machine.num_processes == 1:
+    if plan.stage.kind not in PARALLEL or machine.num_processes == 1:
         return [sys.executable, *module]
     count = str(machine.num_processes)
     if machine.device == "cuda":

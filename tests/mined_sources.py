@@ -8,8 +8,8 @@ import numpy as np
 from word_embedder import WordEmbedder
 
 from embedtrain.config.load import find_stage
+from embedtrain.config.mining import Mine
 from embedtrain.config.schema import Machine, Run
-from embedtrain.config.stages import Mine
 from embedtrain.data.rows import Row, write_rows
 from embedtrain.mining.retrieve import Retriever
 from embedtrain.stages import mine

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from embedtrain.config.mining import Select
 from embedtrain.config.rules import AbsoluteScore, MarginToPositive, Naive, PercentOfPositive, Rule
-from embedtrain.config.stages import Select
 from embedtrain.mining.negatives import (
     Candidates,
     Reason,

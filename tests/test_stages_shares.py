@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from embedtrain.config.mining import Mine, Select
 from embedtrain.config.schema import Base, Run
 from embedtrain.config.sources import Source
-from embedtrain.config.stages import Mine, Select, Train
+from embedtrain.config.stages import Train
 from embedtrain.data.rows import Row, write_rows
 from embedtrain.data.store import write_store
 from embedtrain.stages.shares import print_shares, share_lines

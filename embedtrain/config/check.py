@@ -18,12 +18,14 @@ from embedtrain.config.inputs import (
     template_faults,
     test_data_faults,
 )
+from embedtrain.config.judging import mine_faults, score_faults, select_faults
 from embedtrain.config.load import document, examine, read_document, resolved
+from embedtrain.config.mining import Mine, Score, Select
 from embedtrain.config.references import name_faults, reference_faults, repeated
 from embedtrain.config.schema import Machine, Run
-from embedtrain.config.stages import NOT_BUILT, Evaluate, Export, Filter, Mine, Select, Train
+from embedtrain.config.stages import NOT_BUILT, Evaluate, Export, Filter, Train
 
-Kind = TypeVar("Kind", Select, Mine, Filter)
+Kind = TypeVar("Kind", Select, Mine, Score, Filter)
 
 
 def read_config(
@@ -95,8 +97,13 @@ def stage_faults(run: Run, counts: SourceRows) -> Iterator[Fault]:
             yield from train_faults(run, stage, here, counts)
             yield from objective_faults(run, stage, here, sources_of(run, stage))
             yield from teacher_faults(run, stage, here)
+        elif isinstance(stage, Mine):
+            yield from mine_faults(run, stage, here)
+        elif isinstance(stage, Score):
+            yield from score_faults(run, stage, here, find(run, stage.candidates, Mine))
         elif isinstance(stage, Select):
-            yield from select_faults(run, stage, here)
+            mine, score = find(run, stage.candidates, Mine), find(run, stage.scores, Score)
+            yield from select_faults(stage, here, mine, score)
         elif isinstance(stage, Evaluate):
             yield from evaluate_faults(run, stage, here)
         elif isinstance(stage, Filter):
@@ -167,18 +174,6 @@ def size_faults(
             yield Fault(spot, f"found {size}, and '{mine.name}' mines only {mine.max_rows} rows a source")
         elif size > (rows := counts.rows(name)):
             yield Fault(spot, f"found {size}, and source '{name}' has only {rows} rows")
-
-
-def select_faults(run: Run, stage: Select, here: Location) -> Iterator[Fault]:
-    """Ranks that hold fewer candidates than the negatives wanted."""
-    mine = find(run, stage.candidates, Mine)
-    last = min(stage.last_rank, mine.top_k) if mine else stage.last_rank
-    room = max(0, last - stage.first_rank + 1)
-    if room < stage.num_negatives:
-        text = (
-            f"found {stage.num_negatives}, and ranks {stage.first_rank} to {last} hold only {room} candidates"
-        )
-        yield Fault((*here, "num_negatives"), text)
 
 
 def example_faults(run: Run, stage: Export, here: Location) -> Iterator[Fault]:

@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Sequence
 
 from embedtrain.config.formula import objective_formula, switches_line
+from embedtrain.config.mining import Mine, Score, Select
 from embedtrain.config.references import references
 from embedtrain.config.schema import Run
-from embedtrain.config.stages import AnyStage, Evaluate, Export, Filter, Mine, Select, Train
+from embedtrain.config.stages import AnyStage, Evaluate, Export, Filter, Train
 
 
 def describe_run(run: Run) -> str:
@@ -61,10 +62,14 @@ def stage_line(stage: AnyStage) -> str:
         case Filter():
             return "rows without " + ", ".join(filter_rules(stage))
         case Mine():
-            return f"{stage.top_k} nearest documents of each query"
+            found = ", ".join(judge.column for judge in stage.judges)
+            return f"{stage.top_k} candidates of each query by {found}"
+        case Score():
+            return "scores by " + ", ".join(teacher.column for teacher in stage.teachers)
         case Select():
             ranks = f"ranks {stage.first_rank} to {stage.last_rank}"
-            return f"{stage.num_negatives} negatives a row, {ranks}, {stage.rule.kind}"
+            rules = ", ".join(rule.kind for rule in stage.rules) or "no rule"
+            return f"{stage.num_negatives} negatives a row, {ranks}, {rules}"
         case Export():
             return stage.precision + (f", {stage.attention} attention" if stage.attention else "")
         case Evaluate():

@@ -173,22 +173,31 @@ def teacher_faults(run: Run, stage: Train, here: Location) -> Iterator[Fault]:
     """A teacher that is written wrongly or not there, or pinned by what does not fit it."""
     if (teacher := stage.teacher) is None:
         return
-    packaged = teacher.model.startswith("pip:")
     if text := teacher_fault(teacher.model, [other.name for other in run.stages]):
         yield Fault((*here, "teacher", "model"), text)
-    if teacher.sha256 and not packaged:
-        yield Fault((*here, "teacher", "sha256"), "is for a package; a hub id is pinned by revision")
-    if teacher.revision and packaged:
-        yield Fault((*here, "teacher", "revision"), "is for a hub id; a package is pinned by sha256")
+    yield from pin_faults(teacher.model, teacher.revision, teacher.sha256, (*here, "teacher"))
 
 
-def teacher_fault(model: str, stages: Sequence[str]) -> str:
+def pin_faults(model: str, revision: str | None, sha256: str | None, here: Location) -> Iterator[Fault]:
+    """A pin that does not fit the kind of model."""
+    packaged = model.startswith("pip:")
+    if sha256 and not packaged:
+        yield Fault((*here, "sha256"), "is for a package; a hub id is pinned by revision")
+    if revision and packaged:
+        yield Fault((*here, "revision"), "is for a hub id; a package is pinned by sha256")
+
+
+def teacher_fault(model: str, stages: Sequence[str], causal: bool = False) -> str:
     """What is wrong with a teacher's name; empty where nothing is, or where only the hub can tell."""
-    if model in stages or Path(model).expanduser().is_dir():
+    if model in stages or Path(model).expanduser().is_dir() or (causal and Path(model).is_file()):
         return ""
     if model.startswith("pip:"):
         return package_fault(model)
     if model.count("/") == 1 and HUB_ID.match(model):
         return ""
-    expected = "an earlier export stage, a folder, a hub id owner/name or pip:name==version"
-    return f"'{model}' is no stage of this run and no folder; expected {expected}"
+    expected = "a folder, a hub id owner/name or pip:name==version"
+    if stages:
+        return (
+            f"'{model}' is no stage of this run and no folder; expected an earlier export stage, {expected}"
+        )
+    return f"'{model}' is no folder; expected {expected}"

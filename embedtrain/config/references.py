@@ -1,12 +1,14 @@
 """Which stage may read which: names lead backwards, to a stage of a fitting kind."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from embedtrain.config.errors import nearest
 from embedtrain.config.faults import Fault, Location
+from embedtrain.config.mining import Mine, Score, Select
+from embedtrain.config.retrievers import Pinned, Retriever, Teacher
 from embedtrain.config.schema import Run
-from embedtrain.config.stages import AnyStage, Mine, Select, Train
+from embedtrain.config.stages import AnyStage, Train
 
 MODEL_STAGES = ("train", "soup")
 
@@ -38,22 +40,27 @@ def references(run: Run, index: int) -> list[Reference]:
         case "filter":
             return []
         case "mine":
-            start = Reference(stage.from_, (*here, "from"), MODEL_STAGES, base=True)
-            return [start, *rows_reference(stage, here)]
+            judges = judge_references(run, stage.retrievers, (*here, "retrievers"))
+            return [*mine_start(stage, here), *judges, *rows_reference(stage, here)]
+        case "score":
+            mine = Reference(stage.candidates, (*here, "candidates"), ("mine",))
+            return [mine, *judge_references(run, stage.teachers, (*here, "teachers"))]
         case "export" | "distil":
             return [Reference(stage.from_, (*here, "from"), MODEL_STAGES, base=True)]
-        case "select" | "score":
-            return [Reference(stage.candidates, (*here, "candidates"), ("mine",))]
+        case "select":
+            mine = Reference(stage.candidates, (*here, "candidates"), ("mine",))
+            scores = [Reference(stage.scores, (*here, "scores"), ("score",))] if stage.scores else []
+            return [mine, *scores]
         case "soup":
             return [Reference(name, (*here, "from", i), MODEL_STAGES) for i, name in enumerate(stage.from_)]
     return list(evaluated(run, index))
 
 
 def inputs_of(run: Run, stage: AnyStage) -> list[str]:
-    """Names of the stages whose folders a stage reads; select also reads the rows that were mined."""
+    """Names of the stages whose folders a stage reads; score and select read the mined rows too."""
     named = {reference.name: None for reference in references(run, run.stages.index(stage))}
     mined = [other for other in run.stages if isinstance(other, Mine) and other.name in named]
-    if isinstance(stage, Select):
+    if isinstance(stage, Score | Select):
         named |= {mine.rows: None for mine in mined if mine.rows}
     return [name for name in named if name != "base"]
 
@@ -63,6 +70,22 @@ def rows_reference(stage: Train | Mine, here: Location) -> Iterator[Reference]:
     if stage.rows:
         kinds = ("filter", "select") if stage.kind == "train" else ("filter",)
         yield Reference(stage.rows, (*here, "rows"), kinds)
+
+
+def mine_start(stage: Mine, here: Location) -> Iterator[Reference]:
+    """The encoder that `from` names, where it does."""
+    if stage.from_ is not None:
+        yield Reference(stage.from_, (*here, "from"), MODEL_STAGES, base=True)
+
+
+def judge_references(run: Run, judges: Sequence[Retriever | Teacher], here: Location) -> Iterator[Reference]:
+    """The stages of the run among retrievers or teachers."""
+    names = {other.name for other in run.stages}
+    for number, judge in enumerate(judges):
+        if judge.kind == "encoder":
+            yield Reference(judge.from_, (*here, number, "from"), MODEL_STAGES, base=True)
+        elif isinstance(judge, Pinned) and judge.model in names:
+            yield Reference(judge.model, (*here, number, "model"), ("export",))
 
 
 def teacher_reference(run: Run, index: int) -> Iterator[Reference]:

@@ -4,13 +4,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from embedtrain.config.mining import Mine, Score, Select
 from embedtrain.config.objective import Objective
-from embedtrain.config.rules import PercentOfPositive, Rule
 from embedtrain.config.sources import Mixture
+from embedtrain.config.stage import Stage
 from embedtrain.config.types import (
     LINK_NAME,
     SHA256,
-    STAGE_NAME,
     AtLeastOne,
     Bool,
     Count,
@@ -22,14 +22,6 @@ from embedtrain.config.types import (
     Str,
     Strict,
 )
-
-
-class Stage(Strict):
-    """What every stage has."""
-
-    name: Annotated[Str, Field(pattern=STAGE_NAME)] = Field(
-        description="unique in the run; later stages refer back to it"
-    )
 
 
 class Lora(Strict):
@@ -162,57 +154,6 @@ class Filter(Stage):
     )
 
 
-class Mine(Stage):
-    """Exact nearest documents of every query, by an earlier stage's model."""
-
-    kind: Literal["mine"]
-    from_: Str = Field(alias="from", description="`base` or an earlier train or soup stage")
-    rows: Str | None = Field(
-        None, description="an earlier filter stage; absent means the sources as they are"
-    )
-    sources: tuple[Str, ...] | None = Field(
-        None, description="names of the sources to mine; absent means all that have a weight"
-    )
-    top_k: AtLeastOne = Field(100, description="candidates kept a query")
-    max_rows: AtLeastOne | None = Field(
-        None, description="rows a source to mine for, drawn with the seed; absent means all"
-    )
-    corpus_size: AtLeastOne | None = Field(
-        None, description="documents a source to search; the mined rows' positives always count"
-    )
-
-
-class Score(Stage):
-    """Teacher scores for candidates. Not built yet."""
-
-    kind: Literal["score"]
-    candidates: Str = Field(description="an earlier mine stage")
-    teachers: tuple[Str, ...] = Field(min_length=1, description="models that score")
-
-
-class Select(Stage):
-    """Mined candidates and rules into rows with hard negatives."""
-
-    kind: Literal["select"]
-    candidates: Str = Field(description="an earlier mine stage")
-    rule: Rule = Field(
-        default_factory=lambda: PercentOfPositive(kind="perc_pos"),
-        description="which candidates are too close to the positive to be negatives",
-    )
-    first_rank: AtLeastOne = Field(1, description="best rank that may be a negative, counted from 1")
-    last_rank: AtLeastOne = Field(100, description="worst rank that may be a negative")
-    num_negatives: AtLeastOne = Field(7, description="negatives kept a row, hardest first")
-    require_positive_in_top: AtLeastOne | None = Field(
-        None, description="drop a row whose positive ranks below this (KaLM's consistency filter)"
-    )
-
-    @model_validator(mode="after")
-    def _window(self) -> "Select":
-        if self.first_rank > self.last_rank:
-            raise ValueError(f"first_rank {self.first_rank} is above last_rank {self.last_rank}")
-        return self
-
-
 class Distil(Stage):
     """Teacher-aligned distillation (LEAF). Not built yet."""
 
@@ -283,4 +224,4 @@ class Evaluate(Stage):
 AnyStage = Annotated[
     Train | Filter | Mine | Score | Select | Distil | Soup | Export | Evaluate, Field(discriminator="kind")
 ]
-NOT_BUILT = ("score", "distil")
+NOT_BUILT = ("distil",)

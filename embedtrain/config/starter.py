@@ -58,7 +58,7 @@ stages:
   - name: negatives
     kind: select
     candidates: mined
-    rule: {{kind: perc_pos, fraction: 0.95}}
+    rules: [{{kind: perc_pos, fraction: 0.95}}]
     last_rank: 60
     num_negatives: 7
 

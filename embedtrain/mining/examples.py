@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from embedtrain.config.stages import Select
+from embedtrain.config.mining import Select
 from embedtrain.data.rows import Row
 from embedtrain.mining.corpus import generator
 from embedtrain.mining.negatives import Reason, ceiling, reason_name

@@ -13,8 +13,8 @@ from functools import singledispatch
 
 import numpy as np
 
+from embedtrain.config.mining import Select
 from embedtrain.config.rules import AbsoluteScore, MarginToPositive, Naive, PercentOfPositive, Rule
-from embedtrain.config.stages import Select
 
 
 class Reason(IntEnum):

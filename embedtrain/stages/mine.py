@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from embedtrain.artifacts import hash_json
-from embedtrain.config.stages import Mine
+from embedtrain.config.mining import Mine
 from embedtrain.mining.corpus import build_corpus, draw_rows
 from embedtrain.mining.retrieve import Retriever, Tally, retrieve
 from embedtrain.mining.tables import (

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from embedtrain.config.errors import UserError
-from embedtrain.config.stages import Export, Mine, Train
+from embedtrain.config.mining import Mine
+from embedtrain.config.stages import Export, Train
 from embedtrain.data.store import RowStore, open_rows, open_source
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.load import load_encoder, open_encoder

@@ -9,7 +9,7 @@ import numpy as np
 from embedtrain.artifacts import write_atomic, write_json
 from embedtrain.config.errors import UserError
 from embedtrain.config.load import find_stage
-from embedtrain.config.stages import Mine, Select
+from embedtrain.config.mining import Mine, Select
 from embedtrain.data.rows import Row, write_rows
 from embedtrain.data.store import RowStore
 from embedtrain.mining.corpus import known_positives

@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from embedtrain.config.check import find, sources_of
+from embedtrain.config.mining import Mine, Select
 from embedtrain.config.schema import Run
-from embedtrain.config.stages import Mine, Select, Train
+from embedtrain.config.stages import Train
 from embedtrain.data.rows import count_rows
 from embedtrain.mixture import batch_sizes, num_steps, plan_shares
 from embedtrain.show.tables import print_table
