@@ -3,7 +3,8 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,26 @@ def mark_done(folder: Path | str, facts: Mapping[str, object]) -> None:
 def is_done(folder: Path | str) -> bool:
     """Whether a folder says that it is complete."""
     return (Path(folder) / DONE).is_file()
+
+
+def wait_for(
+    paths: Iterable[Path],
+    *,
+    arrived: Callable[[Path], object] = lambda path: None,
+    poll_seconds: float = 0.05,
+) -> None:
+    """Return once every file is there, in order, `arrived` called with each; however long another process takes.
+
+    The launcher ends all processes when one fails. Raises RuntimeError where the launcher itself was killed,
+    so that no process waits for ever.
+    """
+    parent = os.getppid()
+    for path in paths:
+        while not path.exists():
+            if os.getppid() != parent:
+                raise RuntimeError(f"what started this process has ended; {path} will never come")
+            time.sleep(poll_seconds)
+        arrived(path)
 
 
 def replace_link(link: Path, target: Path) -> None:
