@@ -128,7 +128,7 @@ def wait_for(
     arrived: Callable[[Path], object] = lambda path: None,
     poll_seconds: float = 0.05,
 ) -> None:
-    """Return once every file is there, in order, `arrived` called with each; however long another process takes.
+    """Return once every file is there, however long another process takes; `arrived` is called with each.
 
     The launcher ends all processes when one fails. Raises RuntimeError where the launcher itself was killed,
     so that no process waits for ever.
