@@ -7,7 +7,7 @@ import numpy as np
 from embedtrain.config.mining import Select
 from embedtrain.data.rows import Row
 from embedtrain.mining.corpus import generator
-from embedtrain.mining.negatives import Reason, ceiling, reason_name
+from embedtrain.mining.negatives import Reason, lowest_ceiling, reason_name
 from embedtrain.mining.tables import Mined
 
 NUM_ROWS = 5
@@ -36,7 +36,7 @@ def _row_text(
     row: Row, mined: Mined, number: int, texts: Sequence[str], reason_K: np.ndarray, select: Select
 ) -> str:
     positive = mined.positive_score_Q[number : number + 1].astype(np.float64)
-    limit = float(ceiling(select.rule, positive)[0])
+    limit = float(lowest_ceiling(select.rules, positive)[0])
     below = f", negatives must stay below {limit:.4f}" if np.isfinite(limit) else ""
     lines = [f"## row {mined.query_row_Q[number]}\n", f"**query** {_shown(row.query)}\n"]
     for text, score in zip(row.positives, mined.positive_scores[number], strict=True):
@@ -46,7 +46,7 @@ def _row_text(
     kept = np.flatnonzero(reason_K == Reason.KEPT)
     refused = [k for k in range(len(reason_K)) if reason_K[k] not in UNTOLD][:NUM_REFUSED]
     for k in [*kept, *refused]:
-        name = reason_name(Reason(reason_K[k]), select.rule)
+        name = reason_name(Reason(reason_K[k]), select.rules)
         text = _shown(texts[mined.ids_QK[number, k]])
         lines.append(f"- {name}, rank {k + 1}, {mined.score_QK[number, k]:.4f}: {text}")
     return "\n".join([*lines, ""])

@@ -14,7 +14,7 @@ from functools import singledispatch
 import numpy as np
 
 from embedtrain.config.mining import Select
-from embedtrain.config.rules import AbsoluteScore, MarginToPositive, Naive, PercentOfPositive, Rule
+from embedtrain.config.rules import AbsoluteScore, AnyRule, MarginToPositive, PercentOfPositive
 
 
 class Reason(IntEnum):
@@ -53,7 +53,7 @@ class Candidates:
 def judge(candidates: Candidates, select: Select) -> np.ndarray:
     """reason_QK int8: the `Reason` of every candidate."""
     ranks_K = np.arange(1, candidates.key_QK.shape[1] + 1)
-    limit_Q = ceiling(select.rule, candidates.positive_score_Q.astype(np.float64))
+    limit_Q = lowest_ceiling(select.rules, candidates.positive_score_Q.astype(np.float64))
     refusals = (
         (Reason.ABSENT, ~candidates.present_QK),
         (Reason.ROW_DROPPED, ~consistent(candidates.positive_rank_Q, select)[:, None]),
@@ -71,8 +71,14 @@ def judge(candidates: Candidates, select: Select) -> np.ndarray:
     return np.where(surplus_QK, np.int8(Reason.NOT_NEEDED), reason_QK)
 
 
+def lowest_ceiling(rules: Sequence[AnyRule], positive_scores: np.ndarray) -> np.ndarray:
+    """The score a candidate must stay below to pass every rule."""
+    none = np.full_like(positive_scores, np.inf)
+    return np.min([none, *(ceiling(rule, positive_scores) for rule in rules)], axis=0)
+
+
 @singledispatch
-def ceiling(rule: Rule, positive_scores: np.ndarray) -> np.ndarray:
+def ceiling(rule: AnyRule, positive_scores: np.ndarray) -> np.ndarray:
     """The score a candidate must stay below, for each positive score."""
     raise TypeError(f"no ceiling is known for the rule {type(rule).__name__}")
 
@@ -91,11 +97,6 @@ def _(rule: MarginToPositive, positive_scores: np.ndarray) -> np.ndarray:
 @ceiling.register
 def _(rule: AbsoluteScore, positive_scores: np.ndarray) -> np.ndarray:
     return np.full_like(positive_scores, rule.ceiling)
-
-
-@ceiling.register
-def _(rule: Naive, positive_scores: np.ndarray) -> np.ndarray:
-    return np.full_like(positive_scores, np.inf)
 
 
 def consistent(positive_ranks: np.ndarray, select: Select) -> np.ndarray:
@@ -124,15 +125,15 @@ def pad(lines: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
     return padded, mask
 
 
-def count_reasons(reason_QK: np.ndarray, rule: Rule) -> Mapping[str, int]:
+def count_reasons(reason_QK: np.ndarray, rules: Sequence[AnyRule]) -> Mapping[str, int]:
     """How many candidates met each reason; the rule's refusals stand under the rule's own name."""
     counts = np.bincount(reason_QK.ravel(), minlength=len(Reason))
-    return {reason_name(reason, rule): int(counts[reason]) for reason in Reason if reason != Reason.ABSENT}
+    return {reason_name(reason, rules): int(counts[reason]) for reason in Reason if reason != Reason.ABSENT}
 
 
-def reason_name(reason: Reason, rule: Rule) -> str:
+def reason_name(reason: Reason, rules: Sequence[AnyRule]) -> str:
     """`same_as_query`, `perc_pos` …"""
-    return rule.kind if reason == Reason.RULE else reason.name.lower()
+    return rules[0].kind if reason == Reason.RULE and rules else reason.name.lower()
 
 
 def count_rows(reason_QK: np.ndarray, candidates: Candidates, select: Select) -> Mapping[str, int]:

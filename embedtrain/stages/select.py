@@ -14,7 +14,16 @@ from embedtrain.data.rows import Row, write_rows
 from embedtrain.data.store import RowStore
 from embedtrain.mining.corpus import known_positives
 from embedtrain.mining.examples import examples_text
-from embedtrain.mining.negatives import Candidates, Reason, consistent, count_reasons, count_rows, judge, pad
+from embedtrain.mining.negatives import (
+    Candidates,
+    Reason,
+    consistent,
+    count_reasons,
+    count_rows,
+    judge,
+    pad,
+    reason_name,
+)
 from embedtrain.mining.tables import Mined, list_sources, read_corpus, read_mined
 from embedtrain.show.tables import print_table
 from embedtrain.stages.context import StageContext
@@ -45,7 +54,7 @@ def run_stage(context: StageContext) -> dict[str, object]:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_rows(path, selected_rows(name, judged, stage))
         reasons[name] = {
-            "candidates": dict(count_reasons(judged.reason_QK, stage.rule)),
+            "candidates": dict(count_reasons(judged.reason_QK, stage.rules)),
             "rows": dict(count_rows(judged.reason_QK, judged.candidates, stage)),
         }
         examples.append(examples_text(name, judged.rows, judged.mined, judged.texts, judged.reason_QK, stage))
@@ -134,10 +143,11 @@ def poor_yield(name: str, counts: Mapping[str, Mapping[str, int]], stage: Select
     if rows["without_negatives"] * 2 <= stay:
         return None
     judged = sum(candidates.values()) - candidates["row_dropped"]
-    refused = candidates[stage.rule.kind]
+    name = reason_name(Reason.RULE, stage.rules)
+    refused = candidates[name]
     return (
         f"source '{name}': {rows['without_negatives']:,} of {stay:,} rows got no negative; the rule "
-        f"{stage.rule.kind} refused {refused / max(judged, 1):.0%} of their candidates. An untrained model "
+        f"{name} refused {refused / max(judged, 1):.0%} of their candidates. An untrained model "
         "scores all texts alike: mine with a trained stage, raise top_k, or loosen the rule"
     )
 
