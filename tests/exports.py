@@ -20,7 +20,9 @@ from embedtrain.text import source_text
 
 PLAIN = TextFormat(max_query_tokens=12, max_document_tokens=20)
 PREFIXED = PLAIN.model_copy(update={"query": "query: {text}", "document": "text: {text}"})
-INSTRUCTED = PLAIN.model_copy(update={"query": "Instruct: {instruction}\nQuery:{text}"})
+INSTRUCTED = TextFormat(
+    query="Instruct: {instruction}\nQuery:{text}", max_query_tokens=400, max_document_tokens=40
+)
 QUERIES, DOCUMENTS = list(TEXTS[:3]), list(TEXTS[3:])
 
 
