@@ -40,6 +40,22 @@ def current() -> Processes:
     return Processes(0, 1)
 
 
+def launched(expected: int, device: str = "cpu") -> Processes:
+    """This process, by the launcher's environment: of many that share files and never talk to each other.
+
+    Raises UserError unless the launcher started the machine file's number of processes.
+    """
+    found = Processes(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+    if found.world != expected:
+        raise UserError(
+            f"the machine file says num_processes: {expected}, but the number of running processes is "
+            f"{found.world}; start stages with `embedtrain run`, which launches them"
+        )
+    if device == "cuda" and found.world > 1:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    return found
+
+
 def start_processes(device: str = "cpu") -> Processes:
     """Join the group that the launcher describes in the environment; nothing to join in a single process."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():

@@ -14,11 +14,13 @@ from embedtrain.batch import ContrastiveBatch, Gathered
 from embedtrain.config.errors import UserError
 from embedtrain.data.rows import Row
 from embedtrain.dist import (
+    Processes,
     average_gradients,
     broadcast_parameters,
     current,
     gather_fields,
     gather_vectors,
+    launched,
     mean_over_processes,
     require_processes,
     start_processes,
@@ -132,6 +134,15 @@ def test_number_of_processes_is_the_machine_files() -> None:
         "start stages with `embedtrain run`, which launches them"
     )
     assert "num_processes: 1, but the number of running processes is 2" in run_on(2, require, 1)[0]
+
+
+def test_processes_that_share_files_know_their_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert launched(1) == Processes(0, 1)
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert launched(2) == Processes(1, 2)
+    with pytest.raises(UserError, match="num_processes: 4, but the number of running processes is 2; start"):
+        launched(4)
 
 
 def assert_as_one(num_processes: int, rows: list[Row], name: str, tuning: Tuning, dtype: torch.dtype) -> None:
