@@ -1,0 +1,24 @@
+"""The command line: `embedtrain check | plan | run | convert | audit | mine | evaluate` … No torch here."""
+
+import sys
+
+from embedtrain.cli import runs  # the commands in the order of --help
+
+# isort: split
+from embedtrain.cli import data, mining, models
+from embedtrain.cli.app import INTERRUPTED, app
+from embedtrain.config.errors import UserError
+
+__all__ = ["app", "data", "main", "mining", "models", "runs"]
+
+
+def main() -> None:
+    """Run the command line: a user's mistake is one clear message and exit code 2, never a traceback."""
+    try:
+        app()
+    except UserError as error:
+        print(f"embedtrain: {error}" if "\n" not in str(error) else str(error), file=sys.stderr)
+        sys.exit(getattr(error, "code", 2))
+    except KeyboardInterrupt:
+        print("embedtrain: interrupted; the same command goes on from where it was", file=sys.stderr)
+        sys.exit(INTERRUPTED)

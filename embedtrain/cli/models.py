@@ -1,0 +1,59 @@
+"""Models: encode and evaluate."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from embedtrain.cli.app import MachineFile, app
+
+
+@app.command(
+    epilog="Example: `embedtrain encode runs/quickstart/model --texts questions.txt --side query "
+    "--out questions.npy`"
+)
+def encode(
+    model: Annotated[str, typer.Argument(help="exported folder, checkpoint or hub id", show_default=False)],
+    texts: Annotated[Path, typer.Option(help="text file, one text a line", show_default=False)],
+    out: Annotated[
+        Path, typer.Option(help="NumPy file to write, float32, one row a text", show_default=False)
+    ],
+    side: Annotated[str, typer.Option(help="query or document: which prompt is used")] = "document",
+    prompt: Annotated[
+        str | None, typer.Option(help="a named prompt of the folder, instead of side's")
+    ] = None,
+    machine: MachineFile = None,
+) -> None:
+    """Encode the lines of a text file into unit vectors."""
+    from embedtrain.config.load import load_machine
+    from embedtrain.stages.encode import encode_file
+
+    encode_file(model, texts, out, side, load_machine(machine), prompt)
+
+
+@app.command(
+    epilog="Example: `embedtrain evaluate runs/quickstart/model --data rows/tests/faq`. "
+    "Several folders stand side by side in one table."
+)
+def evaluate(
+    models: Annotated[
+        list[str], typer.Argument(help="sentence-transformers folders or `pip:` packages", show_default=False)
+    ],
+    data: Annotated[
+        list[str],
+        typer.Option(
+            help="test data: BEIR folder, jsonl, or a folder of them; may be repeated", show_default=False
+        ),
+    ],
+    out: Annotated[Path | None, typer.Option(help="folder for report.json and report.html")] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="cut the tasks to subsets of about this many tokens in all")
+    ] = None,
+    bm25: Annotated[bool, typer.Option(help="a BM25 row for retrieval")] = True,
+    machine: MachineFile = None,
+) -> None:
+    """Measure exported folders, or any sentence-transformers folder, on local data."""
+    from embedtrain.config.load import load_machine
+    from embedtrain.stages.evaluate import evaluate_folders
+
+    evaluate_folders(models, data, out, max_tokens, bm25, load_machine(machine))
