@@ -1,0 +1,1 @@
+"""What a person should know of a selection: counts, scores, agreement, suspects and examples."""
