@@ -1,9 +1,9 @@
 """The files between mine, score and select: candidates.parquet, scores.parquet and corpus.parquet.
 
-candidates.parquet has a line a mined row: `query_row`, its number in the source's file; `source`; `ids`, documents
-of the source in corpus.parquet, best first; their `ranks`; and for each retriever C the lists `scores.C`, beside
-the ids, and `positive_scores.C`, beside the row's positives, NaN where it has no score. scores.parquet has, line
-for line beside it, `query_row`, `source` and such lists of each teacher.
+candidates.parquet has a line a mined row: `query_row`, its number in the rows; `source`; `ids`, documents of
+the source in corpus.parquet, best first; their `ranks`; and for each retriever C the lists `scores.C`, beside
+the ids, and `positive_scores.C`, beside the row's positives, NaN where it has no score. scores.parquet has,
+line for line beside it, `query_row`, `source` and such lists of each teacher.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
