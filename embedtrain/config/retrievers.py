@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from embedtrain.config.types import (
+    ADDRESS,
     SHA256,
     STAGE_NAME,
     AtLeastOne,
@@ -84,7 +85,7 @@ class EndpointJudge(Judge):
     """A model behind HTTP: an OpenAI, TEI or vLLM server."""
 
     kind: Literal["endpoint"]
-    url: Annotated[Str, Field(pattern=r"^https?://")] = Field(
+    url: Annotated[Str, Field(pattern=ADDRESS)] = Field(
         description="up to the version, for example http://localhost:8080 or https://api.openai.com/v1"
     )
     protocol: Literal["openai", "tei", "vllm"] = Field(description="what the server speaks")

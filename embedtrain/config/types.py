@@ -19,10 +19,12 @@ RUN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 STAGE_NAME = r"^[a-z][a-z0-9_]*$"
 LINK_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
 SHA256 = r"^[0-9a-f]{64}$"
+ADDRESS = r"^https?://"
 PATTERNS = {
     RUN_NAME: "letters, digits, '.', '_' and '-', starting with a letter or digit",
     STAGE_NAME: "small letters, digits and '_', starting with a letter",
     LINK_NAME: "letters, digits, '_' and '-', starting with a letter or digit",
+    ADDRESS: "an address that begins with http:// or https://",
     SHA256: "64 hexadecimal digits in small letters",
 }
 
