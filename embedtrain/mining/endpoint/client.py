@@ -95,8 +95,12 @@ class Client:
     def ask(self, batch: Batch) -> np.ndarray:
         """float32 numbers of one batch: (texts, dims) or (texts,)."""
         wire = wire_of(self.judge)
-        answer = self.send(wire.path, batch, json.dumps(wire.body(self.judge.model, batch)).encode())
-        return read_numbers(self.judge, wire, batch, answer)
+        try:
+            answer = self.send(wire.path, batch, json.dumps(wire.body(self.judge.model, batch)).encode())
+            return read_numbers(self.judge, wire, batch, answer)
+        except UserError:
+            self.stopped.set()
+            raise
 
     def served(self) -> object:
         """What the server says of its model; None where it says nothing."""
@@ -183,9 +187,10 @@ def check_url(judge: EndpointJudge) -> None:
 
 
 def raise_first(futures: Sequence[Future[Any]]) -> None:
-    """Raise what the first failed request raised, if one failed."""
-    for future in futures:
-        if future.done() and (error := future.exception()) is not None:
+    """Raise why a request failed, if one did; not of those that it stopped."""
+    errors = [future.exception() for future in futures if future.done()]
+    for error in errors:
+        if error is not None and not isinstance(error, Stopped):
             raise error
 
 
