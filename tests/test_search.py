@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedtrain import search as room
+from embedtrain.search import exact as room
 from embedtrain.search import best, bm25_search, dot, search, search_chunks
 
 

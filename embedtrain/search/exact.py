@@ -1,15 +1,16 @@
-"""Exact nearest documents, in chunks, and BM25.
+"""Exact nearest documents, in chunks.
 
-Dimensions: Q queries, N documents, W candidates a query, K results a query, D dims of a vector.
+Dimensions: Q queries, N documents, C documents of a chunk, W candidates a query, K results a query, D dims of
+a vector.
 
 A fast matrix product proposes candidates, one fixed float64 dot product ranks them. The product's rounding
 error is bounded, so the candidates either hold the true nearest beyond doubt or the query is searched again
 with more care. The result is that of a full float64 ranking, whatever the chunk sizes, threads or device.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-import bm25s
 import numpy as np
 import torch
 
@@ -17,6 +18,7 @@ Ranking = tuple[np.ndarray, np.ndarray]
 """ids_QK int64 and scores_QK float64: best first, equal scores by lower id."""
 
 MIN_SPARE = 64  # candidates beyond k that are kept at least, so that small k are rarely searched twice
+RESCORED_VALUES = 2**19  # float64 products at a time: 4 MB, which stay in a cache
 
 
 def search(
@@ -25,7 +27,7 @@ def search(
     k: int,
     *,
     query_chunk: int = 1024,
-    document_chunk: int = 16384,
+    document_chunk: int = 8192,
     device: str = "cpu",
 ) -> Ranking:
     """The min(k, N) documents with the largest dot product for each query.
@@ -49,7 +51,7 @@ def search_chunks(
     k: int,
     *,
     query_chunk: int = 1024,
-    document_chunk: int = 16384,
+    document_chunk: int = 8192,
     device: str = "cpu",
 ) -> Iterator[Ranking]:
     """`search`, yielding one ranking for every `query_chunk` queries, so that memory does not grow with Q."""
@@ -73,40 +75,6 @@ def best(ids: np.ndarray, scores: np.ndarray, k: int) -> Ranking:
     """The k best of each line, best first, equal scores by lower id. Merges rankings of corpus shards too."""
     order = np.lexsort((ids, -scores), axis=-1)[..., :k]
     return np.take_along_axis(ids, order, axis=-1), np.take_along_axis(scores, order, axis=-1)
-
-
-def bm25_search(
-    queries: Sequence[str], documents: Sequence[str], k: int, *, stopwords: str | list[str] = "en"
-) -> Ranking:
-    """The min(k, N) documents with the largest BM25 score (Lucene's, k1 1.5, b 0.75) for each query.
-
-    Documents without a word of the query score 0 and follow by id.
-    """
-    k = min(k, len(documents))
-    if not queries or k <= 0:
-        return np.empty((len(queries), max(k, 0)), np.int64), np.empty((len(queries), max(k, 0)), np.float64)
-    words = bm25s.tokenize(list(documents), stopwords=stopwords, return_ids=False, show_progress=False)
-    asked = bm25s.tokenize(list(queries), stopwords=stopwords, return_ids=False, show_progress=False)
-    if not any(words):
-        ranked = [_best_of_line(np.zeros(len(documents)), k)] * len(queries)
-    else:
-        index = bm25s.BM25()
-        index.index(words, show_progress=False)
-        ranked = [_best_of_line(_bm25_scores(index, line, len(documents)), k) for line in asked]
-    return np.stack([ids for ids, _ in ranked]), np.stack([scores for _, scores in ranked])
-
-
-def _bm25_scores(index: bm25s.BM25, words: list[str], num_documents: int) -> np.ndarray:
-    if not any(word in index.vocab_dict for word in words):
-        return np.zeros(num_documents)
-    return index.get_scores(words).astype(np.float64)
-
-
-def _best_of_line(scores: np.ndarray, k: int) -> Ranking:
-    """`best` of one long line, without sorting all of it."""
-    threshold = np.partition(scores, len(scores) - k)[len(scores) - k]
-    ids = np.flatnonzero(scores >= threshold)
-    return best(ids, scores[ids], k)
 
 
 def _check(queries: np.ndarray, documents: np.ndarray, k: int) -> None:
@@ -148,10 +116,11 @@ def _search_block(
     for precision in precisions:
         if len(doubtful) == 0 or k == 0:
             return ids, scores
-        near, sure = _candidates(directions[doubtful], documents, k, longest, chunk, precision, device)
-        rows = doubtful[sure]
-        ids[rows], scores[rows] = _rescore(queries[rows], documents, near[sure], k)
-        doubtful = doubtful[~sure]
+        asked = torch.as_tensor(directions[doubtful]).to(device, precision)
+        near = _candidates(asked, documents, k, longest, chunk)
+        rows = doubtful[near.sure_Q]
+        ids[rows], scores[rows] = _rescore(queries[rows], documents, near.only_sure(), k)
+        doubtful = doubtful[~near.sure_Q]
     for row in doubtful:
         ids[row], scores[row] = _scan(queries[row], documents, k, chunk)
     return ids, scores
@@ -173,46 +142,120 @@ def _error_bound(precision: torch.dtype, dim: int) -> float:
     return single + 8 * 2.0**-11 + 2 * dim**0.5 * 2.0**-25
 
 
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """What the fast product proposes, best first."""
+
+    ids_QW: np.ndarray
+    num_close_Q: np.ndarray  # so many of the first may belong to the top k
+    sure_Q: np.ndarray  # whether nothing else can
+
+    def only_sure(self) -> "Candidates":
+        """Without the queries that are in doubt."""
+        return Candidates(self.ids_QW[self.sure_Q], self.num_close_Q[self.sure_Q], self.sure_Q[self.sure_Q])
+
+
 def _candidates(
-    directions: np.ndarray,
-    documents: np.ndarray,
-    k: int,
-    longest: float,
-    chunk: int,
-    precision: torch.dtype,
-    device: str,
-) -> tuple[np.ndarray, np.ndarray]:
-    """ids_QW of the running top 2k, and for which queries they hold all of the true top k.
+    asked_QD: torch.Tensor, documents: np.ndarray, k: int, longest: float, chunk: int
+) -> Candidates:
+    """The running top 2k of the fast product, in the precision and on the device of the queries.
 
     With error bound e, a true top-k document scores at least (k-th candidate) - 2e: where the last candidate
     is below that, nothing outside the candidates can belong to the top k.
     """
     width = min(max(2 * k, k + MIN_SPARE), len(documents))
-    asked = torch.as_tensor(directions).to(device, precision)
-    scores = torch.empty((len(asked), 0), dtype=precision, device=device)
-    ids = torch.empty((len(asked), 0), dtype=torch.int64, device=device)
-    for start in range(0, len(documents), chunk):
-        part = documents[start : start + chunk]
-        part = np.asarray(part, np.result_type(part, np.float32)) / longest
-        product = asked @ torch.from_numpy(part).to(device, precision).T
-        top, index = torch.topk(product, min(width, len(part)), dim=1, sorted=False)
-        scores, ids = torch.cat([scores, top], dim=1), torch.cat([ids, index + start], dim=1)
-        scores, index = torch.topk(scores, min(width, scores.shape[1]), dim=1)
-        ids = torch.gather(ids, 1, index)
-    if width == len(documents):
-        return ids.cpu().numpy(), np.ones(len(asked), bool)
-    gap = scores[:, k - 1].double() - scores[:, -1].double()
-    return ids.cpu().numpy(), (gap > 2 * _error_bound(precision, documents.shape[1])).cpu().numpy()
+    top = RunningTop(len(asked_QD), width, asked_QD)
+    buffer = asked_QD.new_empty((min(chunk, len(documents)), len(asked_QD)))
+    for start, part_CD in _scaled_parts(documents, longest, width, chunk):
+        product_CQ = buffer[: len(part_CD)]
+        torch.mm(part_CD.to(asked_QD), asked_QD.T, out=product_CQ)
+        top.add(product_CQ, start)
+    scores_QW, ids_QW = top.ranked()
+    floor_Q = scores_QW[:, k - 1] - 2 * _error_bound(asked_QD.dtype, documents.shape[1])
+    close_QW = scores_QW >= floor_Q[:, None]
+    sure_Q = (~close_QW[:, -1]) | (width == len(documents))
+    return Candidates(ids_QW.cpu().numpy(), close_QW.sum(dim=1).cpu().numpy(), sure_Q.cpu().numpy())
 
 
-def _rescore(queries: np.ndarray, documents: np.ndarray, ids: np.ndarray, k: int) -> Ranking:
-    """The k best of the candidates ids_QW by their float64 scores, a few queries at a time."""
-    scores = np.empty(ids.shape, np.float64)
-    step = max(1, 2**22 // max(1, ids.shape[1] * documents.shape[1]))
+def _scaled_parts(
+    documents: np.ndarray, longest: float, width: int, chunk: int
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """Start and float32 rows of each chunk, over the longest length; each overwrites the one before.
+
+    The first chunks are short: a bound on the top `width` is found early, and few documents pass it.
+    """
+    buffer = np.empty((min(chunk, len(documents)), documents.shape[1]), np.float32)
+    start, size = 0, min(4 * width, chunk)
+    while start < len(documents):
+        part = documents[start : start + size]
+        rows = buffer[: len(part)]
+        np.divide(part, longest, out=rows, dtype=np.result_type(part, np.float32), casting="same_kind")
+        yield start, torch.from_numpy(rows)
+        start, size = start + size, min(2 * size, chunk)
+
+
+class RunningTop:
+    """The `width` best documents of each query, of those added so far."""
+
+    def __init__(self, num_queries: int, width: int, like: torch.Tensor) -> None:
+        """No documents yet; scores have the precision and device of `like`."""
+        self.width = width
+        self.scores_QW = like.new_empty((num_queries, 0))
+        self.ids_QW = like.new_empty((num_queries, 0), dtype=torch.int64)
+
+    def add(self, product_CQ: torch.Tensor, start: int) -> None:
+        """Scores of documents `start` and following."""
+        if self.scores_QW.shape[1] < self.width:
+            new = torch.arange(start, start + len(product_CQ), device=product_CQ.device)
+            scores, ids = product_CQ.T, new.expand(product_CQ.shape[1], -1)
+        else:
+            scores, ids = _passing(product_CQ, self.scores_QW.amin(dim=1), start)
+        scores = torch.cat([self.scores_QW, scores], dim=1)
+        ids = torch.cat([self.ids_QW, ids], dim=1)
+        self.scores_QW, index = torch.topk(scores, min(self.width, scores.shape[1]), dim=1, sorted=False)
+        self.ids_QW = torch.gather(ids, 1, index)
+
+    def ranked(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """float64 scores and ids, best first."""
+        scores, index = torch.sort(self.scores_QW, dim=1, descending=True)
+        return scores.double(), torch.gather(self.ids_QW, 1, index)
+
+
+def _passing(
+    product_CQ: torch.Tensor, floor_Q: torch.Tensor, start: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scores above each query's floor and their documents, a line a query, filled up with -inf."""
+    num_queries = product_CQ.shape[1]
+    flat = _above(product_CQ, floor_Q)
+    query = flat % num_queries
+    order = torch.argsort(query, stable=True)
+    flat, query = flat[order], query[order]
+    counts_Q = torch.bincount(query, minlength=num_queries)
+    place = torch.arange(len(flat), device=flat.device) - (torch.cumsum(counts_Q, 0) - counts_Q)[query]
+    scores = product_CQ.new_full((num_queries, int(counts_Q.max())), -torch.inf)
+    ids = torch.zeros_like(scores, dtype=torch.int64)
+    scores[query, place] = product_CQ.flatten()[flat]
+    ids[query, place] = flat // num_queries + start
+    return scores, ids
+
+
+def _above(product_CQ: torch.Tensor, floor_Q: torch.Tensor) -> torch.Tensor:
+    """Places in the flattened product that are above their query's floor; numpy finds few ones faster."""
+    if product_CQ.device.type != "cpu":
+        return (product_CQ > floor_Q).flatten().nonzero().flatten()
+    return torch.from_numpy(np.flatnonzero(np.greater(product_CQ.numpy(), floor_Q.numpy())))
+
+
+def _rescore(queries: np.ndarray, documents: np.ndarray, near: Candidates, k: int) -> Ranking:
+    """The k best of the candidates by their float64 scores, a few queries at a time."""
+    ids = np.empty((len(queries), k), np.int64)
+    scores = np.empty((len(queries), k), np.float64)
+    step = max(1, RESCORED_VALUES // max(1, near.ids_QW.shape[1] * documents.shape[1]))
     for start in range(0, len(ids), step):
         rows = slice(start, start + step)
-        scores[rows] = dot(queries[rows, None, :], documents[ids[rows]])
-    return best(ids, scores, k)
+        close = near.ids_QW[rows, : max(k, int(near.num_close_Q[rows].max()))]
+        ids[rows], scores[rows] = best(close, dot(queries[rows, None, :], documents[close]), k)
+    return ids, scores
 
 
 def _scan(query: np.ndarray, documents: np.ndarray, k: int, chunk: int) -> Ranking:
