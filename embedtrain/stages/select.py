@@ -1,88 +1,82 @@
 """Turns mined candidates into rows with hard negatives, and says why the others were refused."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 
-from embedtrain.artifacts import write_atomic, write_json
-from embedtrain.config.errors import UserError
+from embedtrain.artifacts import write_json
+from embedtrain.config.errors import UserError, nearest
 from embedtrain.config.load import find_stage
 from embedtrain.config.mining import Mine, Select
-from embedtrain.data.rows import Row, write_rows
-from embedtrain.data.store import RowStore
+from embedtrain.config.retrievers import Concatenate
+from embedtrain.config.rules import Rule, SameLabel
+from embedtrain.data.rows import Row
+from embedtrain.data.store import RowStore, write_store
 from embedtrain.mining.corpus import known_positives
-from embedtrain.mining.examples import examples_text
-from embedtrain.mining.negatives import (
-    Candidates,
-    Reason,
-    consistent,
-    count_reasons,
-    count_rows,
-    judge,
-    pad,
-    reason_name,
-)
-from embedtrain.mining.tables import Mined, list_sources, read_corpus, read_mined
+from embedtrain.mining.judged import Counts, Judged, count, judge
+from embedtrain.mining.labels import Labels
+from embedtrain.mining.lists import Texts
+from embedtrain.mining.negatives import Candidates
+from embedtrain.mining.tables import Column, Mined, list_sources, read_columns, read_corpus, read_mined
+from embedtrain.show.progress import progress
 from embedtrain.show.tables import print_table
-from embedtrain.stages.context import StageContext
+from embedtrain.stages.context import ROWS, StageContext
 from embedtrain.stages.opening import open_one, rows_path
 
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """A source after the rules: its mined rows, their candidates and the reason of each."""
-
-    rows: RowStore
-    mined: Mined
-    texts: list[str]
-    candidates: Candidates
-    reason_QK: np.ndarray
+UNTOLD = ("row_dropped", "not_needed", "promoted", "kept")
+RULE_ADVICE = (
+    "An untrained model scores all texts alike: mine with a trained stage, raise top_k, or loosen the rule"
+)
+ADVICE = {
+    "not_scored": "The column that rules read lacks them: name another judge, or score more candidates",
+    "same_as_positive": "The corpus holds little else: search a larger one with `corpus`",
+    "same_as_query": "The corpus holds little else: search a larger one with `corpus`",
+    "same_text": "The corpus holds little else: search a larger one with `corpus`",
+    "before_first_rank": "The corpus holds few documents: lower first_rank, or search a larger corpus",
+    "after_last_rank": "Raise last_rank",
+}
 
 
 def run_stage(context: StageContext) -> dict[str, object]:
-    """Write rows/<source>.parquet, reasons.json and examples.md; the facts are the counts, by source."""
+    """Write rows/<source>/ and reasons.json; the facts are the counts, by source."""
     stage = context.stage
     assert isinstance(stage, Select)
     check_ranks(context, stage)
-    folder = context.inputs[stage.candidates]
-    reasons, examples = {}, []
-    for name in list_sources(folder):
-        judged = judge_source(context, stage, folder, name)
-        path = context.folder / "rows" / f"{name}.parquet"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_rows(path, selected_rows(name, judged, stage))
-        reasons[name] = {
-            "candidates": dict(count_reasons(judged.reason_QK, stage.rules)),
-            "rows": dict(count_rows(judged.reason_QK, judged.candidates, stage)),
-        }
-        examples.append(examples_text(name, judged.rows, judged.mined, judged.texts, judged.reason_QK, stage))
+    shutil.rmtree(context.folder / ROWS, ignore_errors=True)  # of an attempt that was stopped
+    reasons: dict[str, Counts] = {}
+    for name in list_sources(context.inputs[stage.candidates]):
+        judged = judge_source(context, stage, name)
+        reasons[name] = count(judged, stage)
+        write_store(
+            context.folder / ROWS / name, selected_rows(judged, stage), facts={"selected": reasons[name]}
+        )
     write_json(context.folder / "reasons.json", reasons)
-    write_atomic(context.folder / "examples.md", "\n".join(examples))
     print_reasons(reasons)
     for name, counts in reasons.items():
-        if advice := poor_yield(name, counts, stage):
+        if advice := poor_yield(name, counts):
             print(advice)
     return {"sources": reasons}
 
 
 def check_ranks(context: StageContext, stage: Select) -> None:
-    """Refuse ranks that the mine stage did not keep."""
+    """Refuse ranks that the mine stage cannot have kept."""
     mine = find_stage(context.run, stage.candidates)
     assert isinstance(mine, Mine)
+    lists = 1 if isinstance(mine.fusion, Concatenate) else len(mine.judges)
     asked = {"first_rank": stage.first_rank, "require_positive_in_top": stage.require_positive_in_top}
     for key, value in asked.items():
-        if value is not None and value > mine.top_k:
+        if value is not None and value > mine.top_k * lists:
             raise UserError(
-                f"stage '{stage.name}' > {key}: {value}, but stage '{mine.name}' keeps {mine.top_k} "
+                f"stage '{stage.name}' > {key}: {value}, but stage '{mine.name}' keeps {mine.top_k * lists} "
                 "candidates a row; lower it, or raise top_k there"
             )
 
 
-def judge_source(context: StageContext, stage: Select, folder: Path, name: str) -> Judged:
-    """Read what was mined for one source and apply the rules."""
-    mine = find_stage(context.run, stage.candidates)
+def judge_source(context: StageContext, stage: Select, name: str) -> Judged:
+    """Read what was mined and scored for one source and apply the rules."""
+    mine, folder = find_stage(context.run, stage.candidates), context.inputs[stage.candidates]
     assert isinstance(mine, Mine)
     rows, mined = open_one(context, mine, name), read_mined(folder, name)
     last = int(mined.query_row_Q.max(initial=-1))
@@ -91,68 +85,106 @@ def judge_source(context: StageContext, stage: Select, folder: Path, name: str) 
             f"{rows_path(context, mine, name)}: {len(rows)} rows, but stage "
             f"'{stage.candidates}' mined row number {last}; the file has changed since"
         )
-    keys, texts = read_corpus(folder, name)
+    keys_N, texts = read_corpus(folder, name)
+    columns = dict(mined.columns)
+    if stage.scores is not None:
+        columns |= read_columns(context.inputs[stage.scores], name, mined)
+    first = stage.judge or mine.judges[0].column
+    check_columns(stage, first, columns)
+    symmetric = context.run.sources[name].symmetric
+    candidates = gather(name, rows, mined, keys_N, columns, stage, first, symmetric=symmetric)
     chosen = rows.take(mined.query_row_Q)
-    known = known_positives(rows, chosen.query_N, context.run.sources[name].symmetric)
-    candidates = gather_candidates(chosen, mined, keys, known)
-    return Judged(chosen, mined, texts, candidates, judge(candidates, stage))
+    return judge(candidates, stage, context.seed, rows=chosen, mined=mined, texts=texts)
 
 
-def gather_candidates(
-    rows: RowStore, mined: Mined, keys: np.ndarray, known: Sequence[Sequence[int]]
+def check_columns(stage: Select, first: str, columns: Mapping[str, Column]) -> None:
+    """Refuse columns that neither the mine nor the score stage wrote."""
+    named = [first, stage.soft_labels, *(rule.judge for rule in stage.rules if isinstance(rule, Rule))]
+    for name in named:
+        if name is not None and name not in columns:
+            raise UserError(f"stage '{stage.name}': no column '{name}'; {nearest(name, list(columns))}")
+
+
+def gather(
+    name: str,
+    rows: RowStore,
+    mined: Mined,
+    keys_N: np.ndarray,
+    columns: Mapping[str, Column],
+    stage: Select,
+    judge_column: str,
+    *,
+    symmetric: bool,
 ) -> Candidates:
-    """What the rules look at."""
-    known_QP, known_mask_QP = pad(known)
+    """What the rules look at; `rows` are all rows of the source."""
+    texts, chosen = Texts.of(keys_N), rows.take(mined.query_row_Q)
+    asks_labels = any(isinstance(rule, SameLabel) for rule in stage.rules)
     return Candidates(
-        key_QK=keys[mined.ids_QK],
-        score_QK=mined.score_QK,
-        present_QK=np.ones(mined.ids_QK.shape, bool),
-        query_key_Q=rows.keys_M[rows.query_N],
-        known_QP=known_QP,
-        known_mask_QP=known_mask_QP,
-        positive_score_Q=mined.positive_score_Q,
-        positive_rank_Q=mined.positive_rank_Q,
+        source=name,
+        query_row_Q=mined.query_row_Q,
+        ids_QK=mined.ids_QK,
+        ranks_QK=mined.ranks_QK,
+        columns=columns,
+        texts=texts,
+        query_key_Q=rows.keys_M[chosen.query_N],
+        positive_P=texts.numbers(rows.keys_M[chosen.positive_P]),
+        positive_starts=chosen.positive_starts,
+        known=texts.lists(known_positives(rows, chosen.query_N, symmetric)),
+        judge=judge_column,
+        label=stage.soft_labels or judge_column,
+        labels=Labels.of(rows, chosen.query_N, texts) if asks_labels else None,
+        symmetric=symmetric,
     )
 
 
-def selected_rows(name: str, judged: Judged, stage: Select) -> list[Row]:
-    """The rows that stay, with their kept candidates as negatives, hardest first, and all scores."""
-    selected: list[Row] = []
-    for number in np.flatnonzero(consistent(judged.mined.positive_rank_Q, stage)).tolist():
-        kept = judged.reason_QK[number] == Reason.KEPT
-        selected.append(
-            replace(
-                judged.rows[number],
-                positive_scores=tuple(judged.mined.positive_scores[number]),
-                negatives=tuple(judged.texts[id] for id in judged.mined.ids_QK[number][kept]),
-                negative_scores=tuple(judged.mined.score_QK[number][kept].tolist()),
-            )
-        )
-    if not selected:
+def selected_rows(judged: Judged, stage: Select) -> Iterator[Row]:
+    """The rows that stay, with their kept candidates as negatives, best rank first, and their soft labels."""
+    numbers = np.flatnonzero(judged.row_stays_Q).tolist()
+    if not numbers:
         raise UserError(
             f"stage '{stage.name}' > require_positive_in_top: {stage.require_positive_in_top} drops all "
-            f"{len(judged.rows)} rows of source '{name}'; raise it, or mine with a better model"
+            f"{len(judged.rows)} rows of source '{judged.source}'; raise it, or mine with a better model"
         )
-    return selected
+    with progress(f"{judged.source}: rows", total=len(numbers), unit="row") as bar:
+        for number in numbers:
+            yield selected_row(judged, number)
+            bar.advance(1)
 
 
-def poor_yield(name: str, counts: Mapping[str, Mapping[str, int]], stage: Select) -> str | None:
-    """What to do where most rows of a source got no negative; None where they did."""
-    rows, candidates = counts["rows"], counts["candidates"]
-    stay = sum(rows.values()) - rows["dropped"]
-    if rows["without_negatives"] * 2 <= stay:
-        return None
-    judged = sum(candidates.values()) - candidates["row_dropped"]
-    name = reason_name(Reason.RULE, stage.rules)
-    refused = candidates[name]
-    return (
-        f"source '{name}': {rows['without_negatives']:,} of {stay:,} rows got no negative; the rule "
-        f"{name} refused {refused / max(judged, 1):.0%} of their candidates. An untrained model "
-        "scores all texts alike: mine with a trained stage, raise top_k, or loosen the rule"
+def selected_row(judged: Judged, number: int) -> Row:
+    """One row; without scores where one of its documents has none."""
+    row, ids_K = judged.rows[number], judged.mined.ids_QK[number]
+    promoted, kept = judged.promoted(number), judged.kept(number)
+    filled = judged.filled(number)
+    label = judged.columns[judged.label]
+    positive_scores = [*label.positive_scores[number].tolist(), *label.score_QK[number, promoted].tolist()]
+    scored = not len(filled) and bool(np.isfinite(positive_scores).all())
+    return replace(
+        row,
+        positives=(*row.positives, *(judged.texts[id] for id in ids_K[promoted])),
+        positive_scores=tuple(positive_scores) if scored else None,
+        negatives=tuple(judged.texts[id] for id in (*ids_K[kept], *filled)),
+        negative_scores=tuple(label.score_QK[number, kept].tolist()) if scored else None,
     )
 
 
-def print_reasons(reasons: Mapping[str, Mapping[str, Mapping[str, int]]]) -> None:
+def poor_yield(name: str, counts: Counts) -> str | None:
+    """What to do where most rows of a source got no negative; None where they did."""
+    rows, candidates = counts["rows"], counts["candidates"]
+    without = rows["without_negatives"]
+    stay = without + rows["with_fewer_negatives"] + rows["with_all_negatives"]
+    if without * 2 <= stay:
+        return None
+    judged = sum(candidates.values()) - candidates["row_dropped"]
+    refused = {reason: number for reason, number in candidates.items() if reason not in UNTOLD}
+    worst = max(refused, key=lambda reason: refused[reason])
+    return (
+        f"source '{name}': {without:,} of {stay:,} rows got no negative; {worst} refused "
+        f"{refused[worst] / max(judged, 1):.0%} of their candidates. {ADVICE.get(worst, RULE_ADVICE)}"
+    )
+
+
+def print_reasons(reasons: Mapping[str, Counts]) -> None:
     """Two tables: what became of the candidates, and of the rows."""
     for part in ("candidates", "rows"):
         columns = list(next(iter(reasons.values()))[part])
