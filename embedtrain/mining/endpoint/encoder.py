@@ -1,6 +1,7 @@
 """An endpoint that gives vectors, as an encoder for the vector store."""
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 
@@ -28,7 +29,7 @@ class EndpointEncoder:
             self._dim = self.vectors([Batch(["dimension"])]).shape[1]
         return self._dim
 
-    @property
+    @cached_property
     def weights(self) -> str:
         """Hash of what is known of the model: server, name, and what the server says of it, if it does."""
         judge = self.judge
