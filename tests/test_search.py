@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from embedtrain.search import best, bm25_search, candidates, dot, search, search_chunks
 from embedtrain.search import exact as room
-from embedtrain.search import best, bm25_search, dot, search, search_chunks
 
 
 def slow_search(queries: np.ndarray, documents: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -66,7 +66,7 @@ def test_equals_the_slow_ranking_for_any_chunks(seed, sizes, k, chunks, kinds) -
 def test_every_precision_and_the_scan_alone_give_the_same(precisions: tuple, kind: str) -> None:
     queries, documents = random_vectors(1, 7, 24, kind), random_vectors(2, 400, 24, kind)
     longest = float(np.linalg.norm(documents.astype(np.float64), axis=1).max())
-    ids, scores = room._search_block(queries, documents, 5, longest, 64, "cpu", precisions)
+    ids, scores = room._search_rows(queries, documents, 5, longest, 64, "cpu", precisions)
     slow_ids, slow_scores = slow_search(queries, documents, 5)
     np.testing.assert_array_equal(ids, slow_ids)
     np.testing.assert_array_equal(scores, slow_scores)
@@ -81,7 +81,7 @@ def test_the_guard_is_needed_and_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "_scan", lambda *args: scans.append(1) or scan(*args))
     np.testing.assert_array_equal(search(queries, documents, 10)[0], slow_ids)
     assert scans
-    monkeypatch.setattr(room, "_error_bound", lambda *args: -1.0)
+    monkeypatch.setattr(candidates, "error_bound", lambda *args: -1.0)
     assert (search(queries, documents, 10)[0] != slow_ids).any()
 
 
@@ -101,21 +101,23 @@ def test_the_error_bounds_hold(kind: str) -> None:
     exact = queries.astype(np.float64) @ documents.astype(np.float64).T
     for precision in (torch.float32, torch.float16):
         fast = torch.as_tensor(queries).to(precision) @ torch.as_tensor(documents).to(precision).T
-        assert np.abs(fast.double().numpy() - exact).max() <= room._error_bound(precision, 96)
+        assert np.abs(fast.double().numpy() - exact).max() <= candidates.error_bound(precision, 96)
 
 
 def test_threads_change_nothing() -> None:
-    queries, documents = random_vectors(9, 40, 48, "normal"), random_vectors(10, 3000, 48, "normal")
+    queries, documents = random_vectors(9, 1000, 48, "normal"), random_vectors(10, 3000, 48, "normal")
     threads = torch.get_num_threads()
     try:
         found = []
-        for count in (1, 2):
+        for count in (1, 2, 3):  # threads share the queries
             torch.set_num_threads(count)
             found.append(search(queries, documents, 20))
+            assert torch.get_num_threads() == count
     finally:
         torch.set_num_threads(threads)
-    np.testing.assert_array_equal(found[0][0], found[1][0])
-    np.testing.assert_array_equal(found[0][1], found[1][1])
+    for ids, scores in found[1:]:
+        np.testing.assert_array_equal(ids, found[0][0])
+        np.testing.assert_array_equal(scores, found[0][1])
 
 
 def test_shards_merge_to_the_whole() -> None:

@@ -2,5 +2,17 @@
 
 from embedtrain.search.bm25 import BM25Index, bm25_search
 from embedtrain.search.exact import Ranking, best, dot, search, search_chunks
+from embedtrain.search.units import Rankings, bm25_units, search_units
 
-__all__ = ["BM25Index", "Ranking", "best", "bm25_search", "dot", "search", "search_chunks"]
+__all__ = [
+    "BM25Index",
+    "Ranking",
+    "Rankings",
+    "best",
+    "bm25_search",
+    "bm25_units",
+    "dot",
+    "search",
+    "search_chunks",
+    "search_units",
+]

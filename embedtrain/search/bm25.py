@@ -2,8 +2,8 @@
 
 Words are runs of two or more letters, digits or underscores, in lower case, without stop words and unstemmed.
 Lucene's variant: Σ over the query's words of idf · tf / (tf + k1 · (1 - b + b · length / mean length)), with
-idf = ln(1 + (N - df + 0.5) / (df + 0.5)). Weights are float32 (bm25s makes them), sums are float64 in the order
-of the query's words, so a document scores the same whether it was searched or asked for.
+idf = ln(1 + (N - df + 0.5) / (df + 0.5)). Weights are float32 (bm25s makes them), sums are float64 in the
+order of the query's words, so a document scores the same whether it was searched or asked for.
 """
 
 from collections.abc import Iterator, Sequence
@@ -41,7 +41,8 @@ class BM25Index:
     def search(self, queries: Sequence[str], k: int, num_searched: int | None = None) -> Ranking:
         """The k documents with the largest score for each query; fewer where there are fewer.
 
-        Documents without a word of the query score 0 and follow by id. Only ids below `num_searched` are found.
+        Documents without a word of the query score 0 and follow by id. Only ids below `num_searched` are
+        found.
         """
         num_searched = self.num_documents if num_searched is None else num_searched
         k = max(0, min(k, num_searched))

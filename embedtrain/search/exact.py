@@ -9,15 +9,21 @@ with more care. The result is that of a full float64 ranking, whatever the chunk
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import torch
 
+from embedtrain.search.candidates import Candidates, propose
+
 Ranking = tuple[np.ndarray, np.ndarray]
 """ids_QK int64 and scores_QK float64: best first, equal scores by lower id."""
 
-MIN_SPARE = 64  # candidates beyond k that are kept at least, so that small k are rarely searched twice
+DOCUMENT_CHUNK = 4096  # documents multiplied at a time
+SINGLE = (torch.float32,)
+PRECISIONS = {"cuda": (torch.float16, torch.float32)}  # of the fast products, in turn; else SINGLE
+MIN_SHARE = 256  # queries that are worth a thread
 RESCORED_VALUES = 2**19  # float64 products at a time: 4 MB, which stay in a cache
 
 
@@ -27,7 +33,7 @@ def search(
     k: int,
     *,
     query_chunk: int = 1024,
-    document_chunk: int = 8192,
+    document_chunk: int = DOCUMENT_CHUNK,
     device: str = "cpu",
 ) -> Ranking:
     """The min(k, N) documents with the largest dot product for each query.
@@ -51,16 +57,16 @@ def search_chunks(
     k: int,
     *,
     query_chunk: int = 1024,
-    document_chunk: int = 8192,
+    document_chunk: int = DOCUMENT_CHUNK,
     device: str = "cpu",
 ) -> Iterator[Ranking]:
     """`search`, yielding one ranking for every `query_chunk` queries, so that memory does not grow with Q."""
-    _check(queries, documents, k)
+    check(queries, documents, k)
     k = min(k, len(documents))
-    longest = float(_norms(documents, document_chunk, "documents").max(initial=0.0)) or 1.0
+    longest = longest_vector(documents)
     for start in range(0, len(queries), query_chunk):
-        block = np.asarray(queries[start : start + query_chunk])
-        yield _search_block(block, documents, k, longest, document_chunk, device, _precisions(device))
+        block = queries[start : start + query_chunk]
+        yield search_block(block, documents, k, longest, document_chunk=document_chunk, device=device)
 
 
 def dot(queries: np.ndarray, documents: np.ndarray) -> np.ndarray:
@@ -77,7 +83,8 @@ def best(ids: np.ndarray, scores: np.ndarray, k: int) -> Ranking:
     return np.take_along_axis(ids, order, axis=-1), np.take_along_axis(scores, order, axis=-1)
 
 
-def _check(queries: np.ndarray, documents: np.ndarray, k: int) -> None:
+def check(queries: np.ndarray, documents: np.ndarray, k: int) -> None:
+    """ValueError where the matrices do not fit, or k is no number of documents."""
     if k < 1:
         raise ValueError(f"search: k is {k}, expected at least 1")
     if queries.ndim != 2 or documents.ndim != 2 or queries.shape[1] != documents.shape[1]:
@@ -87,18 +94,54 @@ def _check(queries: np.ndarray, documents: np.ndarray, k: int) -> None:
         )
 
 
-def _norms(vectors: np.ndarray, chunk: int, name: str) -> np.ndarray:
+def _norms(vectors: np.ndarray, name: str) -> np.ndarray:
     """Length of each vector in float64; a vector that is not finite is an error."""
     norms = np.empty(len(vectors), np.float64)
-    for start in range(0, len(vectors), chunk):
-        part = np.asarray(vectors[start : start + chunk])
-        norms[start : start + chunk] = np.sqrt(dot(part, part))
+    for start in range(0, len(vectors), DOCUMENT_CHUNK):
+        part = np.asarray(vectors[start : start + DOCUMENT_CHUNK])
+        norms[start : start + DOCUMENT_CHUNK] = np.sqrt(dot(part, part))
     if not np.isfinite(norms).all():
         raise ValueError(f"search: {name}[{int(np.flatnonzero(~np.isfinite(norms))[0])}] is not finite")
     return norms
 
 
-def _search_block(
+def longest_vector(vectors: np.ndarray) -> float:
+    """Length of the longest, 1 where all are zero; ValueError where one is not finite."""
+    return float(_norms(vectors, "documents").max(initial=0.0)) or 1.0
+
+
+def search_block(
+    queries: np.ndarray,
+    documents: np.ndarray,
+    k: int,
+    longest: float,
+    *,
+    document_chunk: int = DOCUMENT_CHUNK,
+    device: str = "cpu",
+) -> Ranking:
+    """The k nearest documents (k <= N), no longer than `longest`; on a CPU the threads share the queries."""
+    find = partial(
+        _search_rows,
+        documents=documents,
+        k=k,
+        longest=longest,
+        chunk=document_chunk,
+        device=device,
+        precisions=PRECISIONS.get(torch.device(device).type, SINGLE),
+    )
+    threads = torch.get_num_threads()
+    workers = min(threads, len(queries) // MIN_SHARE) if device == "cpu" else 1
+    if workers < 2:
+        return find(np.asarray(queries))
+    try:
+        with ThreadPoolExecutor(workers, "search", torch.set_num_threads, (threads // workers,)) as pool:
+            found = list(pool.map(find, np.array_split(queries, workers)))
+    finally:
+        torch.set_num_threads(threads)
+    return np.concatenate([ids for ids, _ in found]), np.concatenate([scores for _, scores in found])
+
+
+def _search_rows(
     queries: np.ndarray,
     documents: np.ndarray,
     k: int,
@@ -108,7 +151,7 @@ def _search_block(
     precisions: tuple[torch.dtype, ...],
 ) -> Ranking:
     """Each query through the fast product, those left in doubt through a finer one, the last by a scan."""
-    norms = np.maximum(_norms(queries, chunk, "queries"), np.finfo(np.float64).tiny)
+    norms = np.maximum(_norms(queries, "queries"), np.finfo(np.float64).tiny)
     directions = np.divide(queries, norms[:, None], dtype=np.float64)
     ids = np.zeros((len(queries), k), np.int64)
     scores = np.zeros((len(queries), k), np.float64)
@@ -117,133 +160,13 @@ def _search_block(
         if len(doubtful) == 0 or k == 0:
             return ids, scores
         asked = torch.as_tensor(directions[doubtful]).to(device, precision)
-        near = _candidates(asked, documents, k, longest, chunk)
+        near = propose(asked, documents, k, longest, chunk)
         rows = doubtful[near.sure_Q]
         ids[rows], scores[rows] = _rescore(queries[rows], documents, near.only_sure(), k)
         doubtful = doubtful[~near.sure_Q]
     for row in doubtful:
         ids[row], scores[row] = _scan(queries[row], documents, k, chunk)
     return ids, scores
-
-
-def _precisions(device: str) -> tuple[torch.dtype, ...]:
-    return (torch.float16, torch.float32) if device.startswith("cuda") else (torch.float32,)
-
-
-def _error_bound(precision: torch.dtype, dim: int) -> float:
-    """Bound on the rounding error of a product of two vectors of length at most 1.
-
-    float32: one rounding for each product and sum, and a few for scaling. float16: two inputs, the output and
-    split sums are rounded to 11 bits, the rest is float32; halved inputs below 6e-5 lose 3e-8 each.
-    """
-    single = (dim + 8) * 2.0**-24
-    if precision == torch.float32:
-        return single
-    return single + 8 * 2.0**-11 + 2 * dim**0.5 * 2.0**-25
-
-
-@dataclass(frozen=True, slots=True)
-class Candidates:
-    """What the fast product proposes, best first."""
-
-    ids_QW: np.ndarray
-    num_close_Q: np.ndarray  # so many of the first may belong to the top k
-    sure_Q: np.ndarray  # whether nothing else can
-
-    def only_sure(self) -> "Candidates":
-        """Without the queries that are in doubt."""
-        return Candidates(self.ids_QW[self.sure_Q], self.num_close_Q[self.sure_Q], self.sure_Q[self.sure_Q])
-
-
-def _candidates(
-    asked_QD: torch.Tensor, documents: np.ndarray, k: int, longest: float, chunk: int
-) -> Candidates:
-    """The running top 2k of the fast product, in the precision and on the device of the queries.
-
-    With error bound e, a true top-k document scores at least (k-th candidate) - 2e: where the last candidate
-    is below that, nothing outside the candidates can belong to the top k.
-    """
-    width = min(max(2 * k, k + MIN_SPARE), len(documents))
-    top = RunningTop(len(asked_QD), width, asked_QD)
-    buffer = asked_QD.new_empty((min(chunk, len(documents)), len(asked_QD)))
-    for start, part_CD in _scaled_parts(documents, longest, width, chunk):
-        product_CQ = buffer[: len(part_CD)]
-        torch.mm(part_CD.to(asked_QD), asked_QD.T, out=product_CQ)
-        top.add(product_CQ, start)
-    scores_QW, ids_QW = top.ranked()
-    floor_Q = scores_QW[:, k - 1] - 2 * _error_bound(asked_QD.dtype, documents.shape[1])
-    close_QW = scores_QW >= floor_Q[:, None]
-    sure_Q = (~close_QW[:, -1]) | (width == len(documents))
-    return Candidates(ids_QW.cpu().numpy(), close_QW.sum(dim=1).cpu().numpy(), sure_Q.cpu().numpy())
-
-
-def _scaled_parts(
-    documents: np.ndarray, longest: float, width: int, chunk: int
-) -> Iterator[tuple[int, torch.Tensor]]:
-    """Start and float32 rows of each chunk, over the longest length; each overwrites the one before.
-
-    The first chunks are short: a bound on the top `width` is found early, and few documents pass it.
-    """
-    buffer = np.empty((min(chunk, len(documents)), documents.shape[1]), np.float32)
-    start, size = 0, min(4 * width, chunk)
-    while start < len(documents):
-        part = documents[start : start + size]
-        rows = buffer[: len(part)]
-        np.divide(part, longest, out=rows, dtype=np.result_type(part, np.float32), casting="same_kind")
-        yield start, torch.from_numpy(rows)
-        start, size = start + size, min(2 * size, chunk)
-
-
-class RunningTop:
-    """The `width` best documents of each query, of those added so far."""
-
-    def __init__(self, num_queries: int, width: int, like: torch.Tensor) -> None:
-        """No documents yet; scores have the precision and device of `like`."""
-        self.width = width
-        self.scores_QW = like.new_empty((num_queries, 0))
-        self.ids_QW = like.new_empty((num_queries, 0), dtype=torch.int64)
-
-    def add(self, product_CQ: torch.Tensor, start: int) -> None:
-        """Scores of documents `start` and following."""
-        if self.scores_QW.shape[1] < self.width:
-            new = torch.arange(start, start + len(product_CQ), device=product_CQ.device)
-            scores, ids = product_CQ.T, new.expand(product_CQ.shape[1], -1)
-        else:
-            scores, ids = _passing(product_CQ, self.scores_QW.amin(dim=1), start)
-        scores = torch.cat([self.scores_QW, scores], dim=1)
-        ids = torch.cat([self.ids_QW, ids], dim=1)
-        self.scores_QW, index = torch.topk(scores, min(self.width, scores.shape[1]), dim=1, sorted=False)
-        self.ids_QW = torch.gather(ids, 1, index)
-
-    def ranked(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """float64 scores and ids, best first."""
-        scores, index = torch.sort(self.scores_QW, dim=1, descending=True)
-        return scores.double(), torch.gather(self.ids_QW, 1, index)
-
-
-def _passing(
-    product_CQ: torch.Tensor, floor_Q: torch.Tensor, start: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scores above each query's floor and their documents, a line a query, filled up with -inf."""
-    num_queries = product_CQ.shape[1]
-    flat = _above(product_CQ, floor_Q)
-    query = flat % num_queries
-    order = torch.argsort(query, stable=True)
-    flat, query = flat[order], query[order]
-    counts_Q = torch.bincount(query, minlength=num_queries)
-    place = torch.arange(len(flat), device=flat.device) - (torch.cumsum(counts_Q, 0) - counts_Q)[query]
-    scores = product_CQ.new_full((num_queries, int(counts_Q.max())), -torch.inf)
-    ids = torch.zeros_like(scores, dtype=torch.int64)
-    scores[query, place] = product_CQ.flatten()[flat]
-    ids[query, place] = flat // num_queries + start
-    return scores, ids
-
-
-def _above(product_CQ: torch.Tensor, floor_Q: torch.Tensor) -> torch.Tensor:
-    """Places in the flattened product that are above their query's floor; numpy finds few ones faster."""
-    if product_CQ.device.type != "cpu":
-        return (product_CQ > floor_Q).flatten().nonzero().flatten()
-    return torch.from_numpy(np.flatnonzero(np.greater(product_CQ.numpy(), floor_Q.numpy())))
 
 
 def _rescore(queries: np.ndarray, documents: np.ndarray, near: Candidates, k: int) -> Ranking:
