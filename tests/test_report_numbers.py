@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import kendalltau
 
 from embedtrain.mining.report.agreement import TOP, agreements, kendall_tau, top_jaccard
-from embedtrain.mining.report.scores import BINS, column_scores, lowest
+from embedtrain.mining.report.scores import BINS, column_scores
 from embedtrain.mining.report.suspects import deviation, greatest_excess, worst
 from embedtrain.mining.tables import Column
 
@@ -82,7 +82,7 @@ def test_agreement_of_columns_is_a_mean_over_rows_that_tell() -> None:
     told = [slow_jaccard(first[n].tolist(), second[n].tolist(), TOP) for n in (0, 1, 3)]
     assert told[0] == 1.0
     assert found.jaccard == pytest.approx(sum(told) / 3)
-    assert agreements({"dense": first}) == []
+    assert agreements({"dense": first}) == agreements({"dense": first[:0], "teacher": first[:0]}) == []
     (nothing,) = agreements({"dense": first[:, :1], "teacher": second[:, :1]})
     assert (nothing.jaccard, nothing.jaccard_rows, nothing.kendall, nothing.kendall_rows) == (
         None,
@@ -127,13 +127,14 @@ def test_scores_before_and_after_are_those_of_loops(rows: list) -> None:
     above = {"before": 0, "kept": 0}
     for number, (candidates, positives, _, _, stays) in enumerate(rows):
         told = [value for value in positives if not math.isnan(value)]
+        lowest = min(told) if told and len(told) == len(positives) else math.inf
         groups["positives"] += told
         groups["stayed"] += told if stays else []
         for place, value in enumerate(candidates):
             for name, marked in (("before", before_QK), ("kept", kept_QK)):
                 if marked[number, place] and not math.isnan(value):
                     groups[name].append(value)
-                    above[name] += bool(told) and value >= min(told)
+                    above[name] += value >= lowest
     if not groups["positives"] and not groups["before"]:
         assert found is None
         return
@@ -159,9 +160,9 @@ def test_the_excess_is_that_of_loops(rows: list) -> None:
     for number, k in np.ndindex(*present_QK.shape):
         best, place = -math.inf, 0
         for c, column in enumerate(columns):
-            told = [float(value) for value in column.positive_scores[number] if not math.isnan(value)]
+            told = column.positive_scores[number].tolist()
             score = float(column.score_QK[number, k])
-            if present_QK[number, k] and told and not math.isnan(score):
+            if present_QK[number, k] and told and not np.isnan([score, *told]).any():
                 excess = (score - min(told)) / deviation(column.score_QK[present_QK].astype(np.float64))
                 best, place = (excess, c) if excess > best else (best, place)
         assert found.excess_QK[number, k] == pytest.approx(best)
@@ -183,8 +184,7 @@ def test_the_worst_come_first_and_one_a_row() -> None:
     assert worst(greatest_excess([Column(nothing, positives[:3])], nothing > 0), nothing > 0, 9) == []
 
 
-def test_deviation_and_lowest_of_what_is_there() -> None:
+def test_the_deviation_is_that_of_scores_that_are_there() -> None:
     assert deviation(np.array([1.0, np.nan, 3.0])) == 1.0
+    assert deviation(np.array([0.0, np.nan, 4.0, 8.0])) == pytest.approx(math.sqrt(32 / 3))
     assert deviation(np.array([2.0, 2.0])) == deviation(np.array([np.nan])) == deviation(np.array([])) == 1.0
-    lines = [np.array([0.5, np.nan, 0.25], np.float32), np.array([np.nan], np.float32), np.array([])]
-    np.testing.assert_equal(lowest(lines), np.array([0.25, np.nan, np.nan], np.float32))

@@ -86,19 +86,24 @@ class Plot:
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """One text found for a query. `right` says whether it is the answer; None where nobody knows."""
+    """One text found for a query. `right` says whether it is the answer; None where nobody knows.
+
+    `score` is None where it has none; `note` is a remark set small below the text.
+    """
 
     text: str
-    score: float
+    score: float | None
     right: bool | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
-    """What each model finds for one query: (model, its nearest texts), side by side."""
+    """What each model finds for one query: (model, its nearest texts), side by side; below it a remark."""
 
     query: str
     found: Sequence[tuple[str, Sequence[Neighbour]]]
+    remark: str = ""
     kind: ClassVar[str] = "neighbours"
 
 

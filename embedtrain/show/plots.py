@@ -170,6 +170,35 @@ def share_plot(
     return draw_svg(draw, title, (7.2, 0.6 + 0.3 * len(rows)))
 
 
+def histogram_plot(
+    edges: Sequence[float], groups: Sequence[Mapping[str, Sequence[int]]], title: str, x: str = ""
+) -> str:
+    """Counts in the bins between the edges, each by its own sum, as outlines in one `<svg>` string.
+
+    A group has one colour; the last of its counts is drawn strong, those before it pale and filled. Counts
+    of nothing are left out.
+    """
+    counted = [{name: counts for name, counts in group.items() if sum(counts)} for group in groups]
+    lengths = {len(counts) for group in counted for counts in group.values()}
+    if lengths != {len(edges) - 1}:
+        raise ValueError(f"plot '{title}': expected some counts, one for each of the {len(edges) - 1} bins")
+
+    def draw(axes: "Axes") -> None:
+        for group, color in zip(counted, PALETTE, strict=False):
+            for place, (name, counts) in enumerate(group.items(), start=1):
+                heights, last = np.asarray(counts) / sum(counts), place == len(group)
+                if not last:
+                    axes.stairs(heights, edges, fill=True, color=color, alpha=0.15, linewidth=0)
+                width, alpha = (1.8, 1.0) if last else (1.0, 0.5)
+                axes.stairs(heights, edges, color=color, linewidth=width, alpha=alpha, label=name)
+        axes.set(xlabel=x)
+        axes.margins(x=0.01)
+        axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.03), handlelength=1.2)
+
+    return draw_svg(draw, title, (7.2, 2.3))
+
+
 def name_rows(axes: "Axes", names: Sequence[str], x: str) -> None:
     """Names of rows on the left, the first on top; lines across only for the values."""
     axes.set_yticks(range(len(names)), names)

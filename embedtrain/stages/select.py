@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from embedtrain.artifacts import write_json
 from embedtrain.config.errors import UserError, nearest
 from embedtrain.config.load import find_stage
 from embedtrain.config.mining import Mine, Select
@@ -19,9 +18,9 @@ from embedtrain.mining.judged import Counts, Judged, count, judge
 from embedtrain.mining.labels import Labels
 from embedtrain.mining.lists import Texts
 from embedtrain.mining.negatives import Candidates
+from embedtrain.mining.report import SourceReport, examine, print_report, write_report
 from embedtrain.mining.tables import Column, Mined, list_sources, read_columns, read_corpus, read_mined
 from embedtrain.show.progress import progress
-from embedtrain.show.tables import print_table
 from embedtrain.stages.context import ROWS, StageContext
 from embedtrain.stages.opening import open_one, rows_path
 
@@ -40,24 +39,23 @@ ADVICE = {
 
 
 def run_stage(context: StageContext) -> dict[str, object]:
-    """Write rows/<source>/ and reasons.json; the facts are the counts, by source."""
+    """Write rows/<source>/, reasons.json and mining.html; the facts are the counts, by source."""
     stage = context.stage
     assert isinstance(stage, Select)
     check_ranks(context, stage)
     shutil.rmtree(context.folder / ROWS, ignore_errors=True)  # of an attempt that was stopped
-    reasons: dict[str, Counts] = {}
+    reports: list[SourceReport] = []
     for name in list_sources(context.inputs[stage.candidates]):
         judged = judge_source(context, stage, name)
-        reasons[name] = count(judged, stage)
-        write_store(
-            context.folder / ROWS / name, selected_rows(judged, stage), facts={"selected": reasons[name]}
-        )
-    write_json(context.folder / "reasons.json", reasons)
-    print_reasons(reasons)
-    for name, counts in reasons.items():
-        if advice := poor_yield(name, counts):
+        counts = count(judged, stage)
+        write_store(context.folder / ROWS / name, selected_rows(judged, stage), facts={"selected": counts})
+        reports.append(examine(judged, counts))
+    write_report(context.folder, stage, reports)
+    print_report(reports)
+    for report in reports:
+        if advice := poor_yield(report.source, report.counts):
             print(advice)
-    return {"sources": reasons}
+    return {"sources": {report.source: report.counts for report in reports}}
 
 
 def check_ranks(context: StageContext, stage: Select) -> None:
@@ -182,14 +180,3 @@ def poor_yield(name: str, counts: Counts) -> str | None:
         f"source '{name}': {without:,} of {stay:,} rows got no negative; {worst} refused "
         f"{refused[worst] / max(judged, 1):.0%} of their candidates. {ADVICE.get(worst, RULE_ADVICE)}"
     )
-
-
-def print_reasons(reasons: Mapping[str, Counts]) -> None:
-    """Two tables: what became of the candidates, and of the rows."""
-    for part in ("candidates", "rows"):
-        columns = list(next(iter(reasons.values()))[part])
-        print_table(
-            f"Selected: {part}",
-            ["source", *(column.replace("_", " ") for column in columns)],
-            [[name, *(counts[part][column] for column in columns)] for name, counts in reasons.items()],
-        )

@@ -30,7 +30,7 @@ class Agreement:
 
 def agreements(scores: Mapping[str, np.ndarray]) -> list[Agreement]:
     """Every two columns, from their scores (Q, K)."""
-    if len(scores) < 2:
+    if len(scores) < 2 or not all(map(len, scores.values())):
         return []
     scores_QCK = np.stack(list(scores.values()), axis=1)
     jaccard_QCC = np.stack([top_jaccard(scores_CK, TOP) for scores_CK in scores_QCK])

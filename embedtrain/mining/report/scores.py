@@ -3,10 +3,11 @@
 Dimensions: Q rows, K candidates a row, B bins. Scores that are not there are NaN and count nowhere.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from embedtrain.mining.limits import lowest
 
 BINS = 40
 
@@ -30,7 +31,8 @@ class ColumnScores:
 
     Before: the positives of all mined rows, and their candidates less those known to be positives.
     After: the positives of the rows that stay, and the candidates kept as negatives. `above_before` and
-    `above_after` count the candidates that score at least as high as their row's lowest-scored positive.
+    `above_after` count the candidates that score at least as high as their row's lowest-scored positive, in
+    rows whose positives are all scored.
     """
 
     edges: list[float]
@@ -44,7 +46,7 @@ class ColumnScores:
 
 def column_scores(
     score_QK: np.ndarray,
-    positive_scores: Sequence[np.ndarray],
+    positive_scores: list[np.ndarray],
     before_QK: np.ndarray,
     kept_QK: np.ndarray,
     stays_Q: np.ndarray,
@@ -72,12 +74,6 @@ def column_scores(
 def known(scores: np.ndarray) -> np.ndarray:
     """Those that are not NaN, flat."""
     return scores[~np.isnan(scores)]
-
-
-def lowest(positive_scores: Sequence[np.ndarray]) -> np.ndarray:
-    """Score of the lowest-scored positive of each row, float32 (Q,); NaN where none is scored."""
-    lines = (known(np.asarray(line, np.float32)) for line in positive_scores)
-    return np.array([line.min() if len(line) else np.nan for line in lines], np.float32)
 
 
 def bin_edges(scores: np.ndarray) -> np.ndarray | None:

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from embedtrain.mining.report.scores import lowest
+from embedtrain.mining.limits import lowest
 from embedtrain.mining.tables import Column
 
 
 @dataclass(frozen=True, slots=True)
 class Excess:
-    """The greatest excess of each candidate, float64 (Q, K), −inf where no column tells; the column's place."""
+    """The greatest excess of each candidate, float64 (Q, K), −inf where no column tells; and its column."""
 
     excess_QK: np.ndarray
     column_QK: np.ndarray
@@ -30,7 +30,7 @@ def greatest_excess(columns: Sequence[Column], present_QK: np.ndarray) -> Excess
     for place, column in enumerate(columns):
         scores = column.score_QK.astype(np.float64)
         unit = deviation(scores[present_QK])
-        excess_QK = (scores - lowest(column.positive_scores).astype(np.float64)[:, None]) / unit
+        excess_QK = (scores - lowest(column.positive_scores)[:, None]) / unit
         higher_QK = present_QK & (excess_QK > best.excess_QK)
         best.excess_QK[higher_QK] = excess_QK[higher_QK]
         best.column_QK[higher_QK] = place
