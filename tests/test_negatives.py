@@ -1,195 +1,328 @@
-"""mining/negatives.py against the same rules in plain Python."""
+"""The rules of a select stage against the same rules in loops, over random sources with duplicates."""
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from slow_select import Case, slow_choice, slow_rank, slow_reasons
 
 from embedtrain.config.mining import Select
-from embedtrain.config.rules import AbsoluteScore, MarginToPositive, Naive, PercentOfPositive, Rule
-from embedtrain.mining.negatives import (
-    Candidates,
-    Reason,
-    ceiling,
-    count_reasons,
-    count_rows,
-    judge,
-    pad,
-    reason_name,
+from embedtrain.config.rules import (
+    AbsoluteScore,
+    AdaptiveMargin,
+    MarginToPositive,
+    PercentOfPositive,
+    Shift,
+)
+from embedtrain.data.rows import Row, text_key
+from embedtrain.data.store import store_rows
+from embedtrain.mining import negatives
+from embedtrain.mining.choice import first_different, row_draws
+from embedtrain.mining.judged import Judged, count, judge
+from embedtrain.mining.limits import limit
+from embedtrain.mining.lists import over_equal_texts
+from embedtrain.mining.negatives import Reason, reason_names
+from embedtrain.mining.tables import Column, Mined
+from embedtrain.stages.select import gather
+
+WORDS = ["a", "b", "c", "d", "e", "f"]
+NAMES = ("one", "two")
+QUIET = (HealthCheck.too_slow, HealthCheck.function_scoped_fixture)
+
+
+def select_stage(**changes: object) -> Select:
+    return Select(**({"name": "s", "kind": "select", "candidates": "m", "rules": ()} | changes))
+
+
+def judged_case(case: Case, columns: dict[str, Column], select: Select, folder: Path) -> Judged:
+    rows = store_rows(case.rows, folder)
+    keys = np.array([text_key(text) for text in case.documents], np.int64)
+    name = select.judge or next(iter(columns))
+    candidates = gather("s", rows, case.mined, keys, columns, select, name, symmetric=case.symmetric)
+    chosen = rows.take(case.mined.query_row_Q)
+    return judge(candidates, select, 7, rows=chosen, mined=case.mined, texts=case.documents)
+
+
+# Multiples of 1/8 are exact in float32, and no score stands within rounding of a bound, unless on it.
+score = st.one_of(st.integers(-8, 8).map(lambda number: number / 8), st.just(float("nan")))
+sure = st.integers(-8, 8).map(lambda number: number / 8)
+text = st.tuples(st.sampled_from(WORDS), st.sampled_from(["", "", " "])).map("".join)
+row = st.builds(
+    Row, text, st.lists(text, min_size=1, max_size=3).map(tuple), label=st.sampled_from([None, "x", "y"])
+)
+judges = st.sampled_from([None, *NAMES])
+share = st.sampled_from([0.5, 0.75, 1.0])
+rule = st.one_of(
+    st.builds(lambda f, j: {"kind": "perc_pos", "fraction": f, "judge": j}, share, judges),
+    st.builds(lambda m, j: {"kind": "margin_pos", "margin": m, "judge": j}, st.just(0.25), judges),
+    st.builds(lambda c, j: {"kind": "absolute", "ceiling": c, "judge": j}, sure, judges),
+    st.builds(
+        lambda f, bounds, q, j: {
+            "kind": "adaptive",
+            "fraction": f,
+            "floor": bounds[0],
+            "ceiling": bounds[1],
+            "ceiling_quantile": q,
+            "judge": j,
+        },
+        share,
+        st.sampled_from([(None, None), (-0.25, None), (None, 0.5), (0.125, 0.5), (0.75, 0.75)]),
+        st.sampled_from([None, 0.25, 0.5]),
+        judges,
+    ),
+    st.builds(
+        lambda c, j, p: {"kind": "teacher_ceiling", "ceiling": c, "judge": j, "promote": p},
+        sure,
+        st.sampled_from(NAMES),
+        st.booleans(),
+    ),
+    st.builds(lambda n: {"kind": "shift", "ranks": n}, st.integers(1, 3)),
+    st.just({"kind": "same_label"}),
 )
 
-RULES: list[Rule] = [
-    PercentOfPositive(kind="perc_pos"),
-    PercentOfPositive(kind="perc_pos", fraction=0.5),
-    MarginToPositive(kind="margin_pos"),
-    MarginToPositive(kind="margin_pos", margin=0),
-    AbsoluteScore(kind="absolute"),
-    AbsoluteScore(kind="absolute", ceiling=-0.2),
-    Naive(kind="naive"),
-]
+
+@st.composite
+def cases(draw) -> tuple[Case, dict[str, Column]]:
+    """A source, its documents with duplicates, lists with duplicates and holes, two columns with holes."""
+    rows = draw(st.lists(row, min_size=1, max_size=6))
+    documents = draw(st.lists(text, min_size=1, max_size=9))
+    chosen = draw(st.lists(st.integers(0, len(rows) - 1), unique=True, min_size=1).map(sorted))
+    entry = st.tuples(st.integers(0, len(documents) - 1), st.integers(1, 6))
+    lists = [draw(st.lists(entry, max_size=7)) for _ in chosen]
+    shape = (len(chosen), max(map(len, lists)))
+    ids, ranks = np.full(shape, -1), np.zeros(shape, np.int32)
+    for line, entries in enumerate(lists):
+        ids[line, : len(entries)] = [id for id, _ in entries]
+        ranks[line, : len(entries)] = [rank for _, rank in entries]
+    numbers = draw(st.sampled_from([score, sure]))
+    columns = {}
+    for name in NAMES:
+        matrix = np.full(shape, np.nan, np.float32)
+        for line, entries in enumerate(lists):
+            matrix[line, : len(entries)] = [draw(numbers) for _ in entries]
+        positives = [[draw(numbers) for _ in rows[number].positives] for number in chosen]
+        columns[name] = Column(matrix, [np.array(line, np.float32) for line in positives])
+    mined = Mined(np.array(chosen), ids, ranks, {"one": columns["one"]})
+    return Case(rows, documents, mined, draw(st.booleans())), columns
 
 
-def select_stage(rule: Rule | None = None, **changes: object) -> Select:
-    values = {"name": "s", "kind": "select", "candidates": "m", "rule": rule or Naive(kind="naive")}
-    return Select(**(values | changes))
-
-
-def below(rule: Rule, score: float, positive: float) -> bool:
-    """A rule as its paper writes it; perc_pos mirrored where the positive's score is not positive."""
-    if rule.kind == "perc_pos" and positive <= 0:
-        return score < (2 - rule.fraction) * positive
-    if rule.kind == "perc_pos":
-        return score < rule.fraction * positive
-    if rule.kind == "margin_pos":
-        return score < positive - rule.margin
-    if rule.kind == "absolute":
-        return score < rule.ceiling
-    return True
-
-
-def slow_judge(rows: list[dict], select: Select) -> list[list[str]]:
-    """One candidate after the other: the name of what became of it."""
-    answers = []
-    for row in rows:
-        answer, kept = [], 0
-        top = select.require_positive_in_top
-        dropped = top is not None and not 1 <= row["positive_rank"] <= top
-        for rank, (key, score) in enumerate(row["candidates"], start=1):
-            if dropped:
-                answer.append("row_dropped")
-            elif key == row["query"]:
-                answer.append("same_as_query")
-            elif key in row["known"]:
-                answer.append("same_as_positive")
-            elif rank < select.first_rank:
-                answer.append("before_first_rank")
-            elif rank > select.last_rank:
-                answer.append("after_last_rank")
-            elif not below(select.rule, score, row["positive_score"]):
-                answer.append(select.rule.kind)
-            elif kept == select.num_negatives:
-                answer.append("not_needed")
-            else:
-                kept += 1
-                answer.append("kept")
-        answers.append(answer)
-    return answers
-
-
-def as_arrays(rows: list[dict]) -> Candidates:
-    keys, present = pad([[key for key, _ in row["candidates"]] for row in rows])
-    scores = np.zeros(keys.shape)
-    for number, row in enumerate(rows):
-        scores[number, : len(row["candidates"])] = [score for _, score in row["candidates"]]
-    known, known_mask = pad([sorted(row["known"]) for row in rows])
-    return Candidates(
-        key_QK=keys,
-        score_QK=scores,
-        present_QK=present,
-        query_key_Q=np.array([row["query"] for row in rows], np.int64),
-        known_QP=known,
-        known_mask_QP=known_mask,
-        positive_score_Q=np.array([row["positive_score"] for row in rows], np.float64),
-        positive_rank_Q=np.array([row["positive_rank"] for row in rows], np.int64),
-    )
-
-
-# With multiples of 1/8 no score stands within rounding of a rule's bound, unless exactly on it.
-scores = st.integers(-8, 8).map(lambda number: number / 8)
-row = st.fixed_dictionaries(
+stages = st.fixed_dictionaries(
     {
-        "candidates": st.lists(st.tuples(st.integers(-3, 8), scores), max_size=12).map(
-            lambda found: sorted(found, key=lambda pair: -pair[1])
+        "rules": st.lists(rule, max_size=3).map(tuple),
+        "judge": judges,
+        "soft_labels": judges,
+        "num_negatives": st.integers(1, 4),
+        "require_positive_in_top": st.sampled_from([None, None, 2, 5]),
+        "choice": st.sampled_from(
+            [{"kind": "top"}, {"kind": "sample", "from_top": 3}]
+            + [{"kind": "sample", "from_top": 6, "temperature": heat} for heat in (0.05, 2.0)]
         ),
-        "query": st.integers(-3, 8),
-        "known": st.frozensets(st.integers(-3, 8), max_size=3),
-        "positive_score": scores,
-        "positive_rank": st.integers(0, 12),
     }
 )
+windows = st.sampled_from([(1, 100), (1, 3), (2, 4), (3, 3)])
 
 
-@settings(max_examples=400, deadline=None)
-@given(
-    rows=st.lists(row, max_size=6),
-    rule=st.sampled_from(RULES),
-    window=st.tuples(st.integers(1, 6), st.integers(0, 8)),
-    num_negatives=st.integers(1, 4),
-    top=st.none() | st.integers(1, 12),
-)
-def test_equals_the_slow_rules(rows, rule, window, num_negatives, top) -> None:
-    select = select_stage(
-        rule,
-        first_rank=window[0],
-        last_rank=window[0] + window[1],
-        num_negatives=num_negatives,
-        require_positive_in_top=top,
+@settings(max_examples=300, deadline=None, suppress_health_check=QUIET)
+@given(made=cases(), chosen=stages, window=windows, data=st.data())
+def test_equals_the_rules_in_loops(tmp_path_factory, made, chosen, window, data) -> None:
+    case, columns = made
+    if not chosen["soft_labels"]:
+        chosen = chosen | {"fill": data.draw(st.sampled_from(["nothing", "random"]))}
+    select = select_stage(**chosen, first_rank=window[0], last_rank=window[1])
+    judged = judged_case(case, columns, select, tmp_path_factory.mktemp("store") / "rows")
+    name = select.judge or "one"
+    answers = slow_reasons(case, columns, select, name)
+    noise = row_draws(7, "s", "choice")
+    for line, answer in enumerate(answers):
+        noise_K = noise(int(case.mined.query_row_Q[line])).gumbel(size=case.mined.ids_QK.shape[1])
+        slow_choice(case, line, answer, select, columns[name].score_QK[line], noise_K)
+        codes = {k: int(code) for k, code in enumerate(judged.reason_QK[line]) if code != Reason.ABSENT}
+        told = {
+            k: code - len(Reason) if code >= len(Reason) else judged.reasons[code]
+            for k, code in codes.items()
+        }
+        assert told == answer
+        assert judged.positive_rank_Q[line] == slow_rank(case, line)
+        assert judged.known_QK[line].tolist() == [
+            k in codes
+            and case.documents[case.mined.ids_QK[line, k]].strip()
+            in case.known(case.row(line).query.strip()) | {case.row(line).query.strip()}
+            for k in range(case.mined.ids_QK.shape[1])
+        ]
+    check_texts(case, judged, select, answers)
+    check_counts(judged, select, answers)
+
+
+def named(judged: Judged, code: int) -> str | int:
+    """The name of a reason, or the number of a rule."""
+    return code - len(Reason) if code >= len(Reason) else judged.reasons[code]
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few candidates at a time: sources of several blocks."""
+    monkeypatch.setattr(negatives, "BLOCK", 8)
+
+
+def check_texts(case: Case, judged: Judged, select: Select, answers: list[dict]) -> None:
+    """No known positive, query, equal text or refused candidate is a negative, random ones included."""
+    promoted = {
+        (case.row(line).query.strip(), text)
+        for line, answer in enumerate(answers)
+        for place, text, _ in case.entries(line)
+        if answer[place] == "promoted"
+    }
+    for line, answer in enumerate(answers):
+        query, entries = case.row(line).query.strip(), case.entries(line)
+        kept = [case.documents[case.mined.ids_QK[line, k]].strip() for k in judged.kept(line)]
+        filled = [case.documents[id].strip() for id in judged.filled(line)]
+        banned = case.known(query) | {query} | {t for q, t in promoted if q == query}
+        banned |= {q for q, t in promoted if t == query} if case.symmetric else set()
+        refused = {text for k, text, _ in entries if answer[k] not in ("kept", "not_needed", "same_text")}
+        assert not {*kept, *filled} & (banned | refused)
+        assert len({*kept, *filled}) == len(kept) + len(filled)
+        assert not set(filled) & {text for _, text, _ in entries}
+        if any(rule.kind == "same_label" for rule in select.rules):
+            assert not any(case.labels(query) & case.labels(text) for text in (*kept, *filled))
+            banned |= {
+                text for text in map(str.strip, case.documents) if case.labels(query) & case.labels(text)
+            }
+        free = {text.strip() for text in case.documents} - banned - {text for _, text, _ in entries}
+        wanted = select.num_negatives - len(kept) if select.fill == "random" else 0
+        assert len(filled) == (min(wanted, len(free)) if judged.row_stays_Q[line] else 0)
+        gained = [case.documents[case.mined.ids_QK[line, k]].strip() for k in judged.promoted(line)]
+        assert len(set(gained)) == len(gained)
+        assert set(gained) == {text for k, text, _ in entries if answer[k] == "promoted"}
+
+
+def check_counts(judged: Judged, select: Select, answers: list[dict]) -> None:
+    counts, names = count(judged, select), reason_names(select)
+    found = Counter(
+        names[len(Reason) + reason] if isinstance(reason, int) else reason
+        for answer in answers
+        for reason in answer.values()
     )
-    candidates = as_arrays(rows)
-    reasons = judge(candidates, select)
-    expected = slow_judge(rows, select)
-    found = [
-        [reason_name(Reason(value), rule) for value in line if value != Reason.ABSENT] for line in reasons
-    ]
-    assert found == expected
-    counts = Counter(name for line in expected for name in line)
-    assert {name: count for name, count in count_reasons(reasons, rule).items() if count} == dict(counts)
-    summary = count_rows(reasons, candidates, select)
-    assert sum(summary.values()) == len(rows)
-    negatives = [line.count("kept") for line, one in zip(expected, rows, strict=True)]
-    assert summary["with_all_negatives"] == negatives.count(num_negatives)
-    assert summary["dropped"] == sum(top is not None and not 1 <= one["positive_rank"] <= top for one in rows)
-    for line, one in zip(reasons, rows, strict=True):
-        kept = {key for (key, _), value in zip(one["candidates"], line, strict=False) if value == Reason.KEPT}
-        assert not kept & (one["known"] | {one["query"]})
+    assert {name: number for name, number in counts["candidates"].items() if number} == found
+    rows = {name: number for name, number in counts["rows"].items() if name != "filled_at_random"}
+    assert sum(rows.values()) == len(answers)
+    numbers = [len(judged.kept(line)) + len(judged.filled(line)) for line in range(len(answers))]
+    stay = [number for number, stays in zip(numbers, judged.row_stays_Q, strict=True) if stays]
+    assert rows["with_all_negatives"] == stay.count(select.num_negatives)
+    assert rows["without_negatives"] == stay.count(0)
+    assert rows["dropped"] == len(answers) - len(stay)
 
 
 @pytest.mark.parametrize("positive", [1.0, 0.6, 0.1, 0.0, -0.1, -0.6, -1.0])
 @pytest.mark.parametrize("fraction", [0.05, 0.5, 0.95, 1.0])
 def test_perc_pos_never_lets_a_candidate_pass_its_positive(positive: float, fraction: float) -> None:
     rule = PercentOfPositive(kind="perc_pos", fraction=fraction)
-    (limit,) = ceiling(rule, np.array([positive]))
-    assert limit <= positive
+    (bound,) = limit(rule, np.array([positive]), np.array([positive]))
+    assert bound <= positive
     if positive > 0:
-        assert limit == pytest.approx(fraction * positive)
+        assert bound == pytest.approx(fraction * positive)
     finer = np.linspace(-1, 1, 2001)
-    assert (np.diff(ceiling(rule, finer)) > 0).all()  # a better positive never means a lower bound
+    assert (np.diff(limit(rule, finer, finer)) > 0).all()  # a better positive never means a lower bound
 
 
 def test_the_published_constants_are_the_defaults() -> None:
-    assert (RULES[0].fraction, RULES[2].margin, RULES[4].ceiling) == (0.95, 0.05, 0.7)
-    assert select_stage().num_negatives == 7
+    assert PercentOfPositive(kind="perc_pos").fraction == 0.95
+    assert AdaptiveMargin(kind="adaptive").fraction == 0.95
+    assert MarginToPositive(kind="margin_pos").margin == 0.05
+    assert AbsoluteScore(kind="absolute").ceiling == 0.7
+    assert Shift(kind="shift").ranks == 10
+    stage = Select(name="s", kind="select", candidates="m")
+    assert (stage.num_negatives, [rule.kind for rule in stage.rules]) == (7, ["perc_pos"])
 
 
-def test_scores_equal_to_the_bound_are_refused() -> None:
-    rows = [
-        {
-            "candidates": [(1, 0.5), (2, 0.25)],
-            "query": 0,
-            "known": frozenset(),
-            "positive_score": 0.5,
-            "positive_rank": 1,
-        }
+def test_a_floor_above_a_ceiling_of_the_source_gives_way() -> None:
+    rule = AdaptiveMargin(kind="adaptive", fraction=1.0, floor=0.5, ceiling_quantile=0.5)
+    bounds = limit(rule, np.array([0.1, 0.9]), np.array([0.1, 0.2, 0.9]))
+    assert bounds.tolist() == [0.2, 0.2]
+
+
+def test_rules_of_one_kind_are_told_apart() -> None:
+    perc, shift = {"kind": "perc_pos"}, {"kind": "shift"}
+    select = select_stage(rules=(perc, perc | {"judge": "bm25"}, perc | {"judge": "bm25"}, shift, shift))
+    names = reason_names(select)[len(Reason) :]
+    assert names == ("perc_pos", "perc_pos(bm25)", "perc_pos(bm25)#2", "shift", "shift#2")
+    assert reason_names(select_stage(rules=(perc | {"judge": "bm25"},)))[-1] == "perc_pos"
+
+
+def test_a_rule_without_a_limit_is_an_error() -> None:
+    with pytest.raises(TypeError, match="no limit is known for the rule object"):
+        limit(object(), np.zeros(1), np.zeros(1))
+
+
+def one_row_each(num_rows: int, scores: list[float], ids: list[int]) -> tuple[Case, dict[str, Column]]:
+    """Many rows with the same candidates, for counting what is drawn."""
+    rows = [Row(f"q{number}", ("p",)) for number in range(num_rows)]
+    shape = (num_rows, len(ids))
+    column = Column(np.broadcast_to(np.float32(scores), shape).copy(), [np.ones(1, np.float32)] * num_rows)
+    ranks = np.broadcast_to(np.arange(1, len(ids) + 1, dtype=np.int32), shape)
+    mined = Mined(np.arange(num_rows), np.broadcast_to(ids, shape).copy(), ranks, {"one": column})
+    return Case(rows, [f"d{number}" for number in range(12)], mined), {"one": column}
+
+
+def test_draws_follow_the_softmax_and_count_duplicates_as_often_as_listed(tmp_path: Path) -> None:
+    """Two of four texts, one of them listed twice, without replacement: as counted over all orders."""
+    num_rows, ids, scores = 6000, [0, 1, 0, 2, 3], [0.5, 0.25, 0.5, 0.0, -0.5]
+    case, columns = one_row_each(num_rows, scores, ids)
+    select = select_stage(num_negatives=2, choice={"kind": "sample", "from_top": 5, "temperature": 0.5})
+    judged = judged_case(case, columns, select, tmp_path / "rows")
+    pairs = Counter(
+        frozenset(case.mined.ids_QK[line, judged.kept(line)].tolist()) for line in range(num_rows)
+    )
+    weight = {0: 2 * np.exp(1.0), 1: np.exp(0.5), 2: 1.0, 3: np.exp(-1.0)}
+    total = sum(weight.values())
+    for first in weight:
+        for second in range(first):
+            chance = sum(
+                weight[a] / total * weight[b] / (total - weight[a])
+                for a, b in ((first, second), (second, first))
+            )
+            deviation = (chance * (1 - chance) / num_rows) ** 0.5
+            assert abs(pairs[frozenset((first, second))] / num_rows - chance) < 4.5 * deviation
+    assert sum(pairs.values()) == num_rows
+    assert {len(pair) for pair in pairs} == {2}
+
+
+def test_random_documents_are_drawn_evenly(tmp_path: Path) -> None:
+    """Nine of twelve documents are free; each is as likely in a row, and rows differ."""
+    num_rows = 4000
+    case, columns = one_row_each(num_rows, [0.1, 0.2, 0.3], [4, 0, 9])
+    select = select_stage(num_negatives=4, fill="random", rules=({"kind": "absolute", "ceiling": 0.15},))
+    judged = judged_case(case, columns, select, tmp_path / "rows")
+    assert judged.kept_QK.sum(axis=1).tolist() == [1] * num_rows
+    assert judged.filled_QF[:, :3].min() >= 0
+    counts = Counter(judged.filled_QF[:, :3].ravel().tolist())
+    assert set(counts) == set(range(12)) - {4, 0, 9}
+    for number in counts.values():
+        assert abs(number / num_rows - 1 / 3) < 4.5 * (2 / 9 / num_rows) ** 0.5
+    assert (judged.filled_QF[:, 3] == -1).all()
+
+
+@pytest.mark.parametrize("choice", [{"kind": "sample"}, {"kind": "top"}])
+def test_a_rows_draws_depend_on_its_number_alone(tmp_path: Path, choice: dict) -> None:
+    """Half the rows mined, or cut into other blocks: the same negatives for each."""
+    case, columns = one_row_each(40, [0.1] * 8, list(range(8)))
+    select = select_stage(num_negatives=3, choice=choice, fill="random")
+    whole = judged_case(case, columns, select, tmp_path / "whole")
+    odd = np.arange(1, 40, 2)
+    column = Column(columns["one"].score_QK[odd], [columns["one"].positive_scores[n] for n in odd])
+    mined = Mined(odd, case.mined.ids_QK[odd], case.mined.ranks_QK[odd], {"one": column})
+    half = judged_case(Case(case.rows, case.documents, mined), {"one": column}, select, tmp_path / "half")
+    assert np.array_equal(whole.reason_QK[odd], half.reason_QK)
+    assert np.array_equal(whole.filled_QF[odd], half.filled_QF)
+
+
+def test_equal_texts_are_found_in_any_order() -> None:
+    texts = np.array([[3, 1, 3, -1, 1, 3]])
+    assert over_equal_texts(texts, np.array([[5, 2, 4, 9, 7, 6]]), np.minimum).tolist() == [
+        [4, 2, 4, 9, 2, 4]
     ]
-    reasons = judge(as_arrays(rows), select_stage(PercentOfPositive(kind="perc_pos", fraction=0.5)))
-    assert reasons.tolist() == [[Reason.RULE, Reason.RULE]]
-
-
-def test_scores_that_are_not_numbers_are_refused() -> None:
-    rows = [
-        {
-            "candidates": [(1, float("nan"))],
-            "query": 0,
-            "known": frozenset(),
-            "positive_score": 0.5,
-            "positive_rank": 1,
-        }
-    ]
-    assert judge(as_arrays(rows), select_stage()).tolist() == [[Reason.RULE]]
-
-
-def test_a_rule_without_a_ceiling_is_an_error() -> None:
-    with pytest.raises(TypeError, match="no ceiling is known for the rule object"):
-        ceiling(object(), np.zeros(1))
+    order = np.array([[2.0, 0.5, 1.0, 0.0, 0.1, 3.0]])
+    kept = first_different(texts, order, np.array([[True, True, True, False, True, True]]), 2)
+    assert np.flatnonzero(kept[0]).tolist() == [2, 4]
