@@ -60,13 +60,17 @@ class TokenBatch:
         A chunk's padded size, texts times longest, stays within `max_tokens`; one text may exceed it alone.
         """
         order = torch.argsort(self.lengths_T, descending=True, stable=True)
-        lengths = self.lengths_T[order].tolist()
-        start = 0
-        while start < len(order):
-            size = max(1, max_tokens // max(1, lengths[start]))
-            rows = order[start : start + size]
-            yield rows, self.take(rows)
-            start += size
+        for part in cut_by_length(self.lengths_T[order].tolist(), max_tokens):
+            yield order[part], self.take(order[part])
+
+
+def cut_by_length(lengths: Sequence[int], max_tokens: int) -> Iterator[slice]:
+    """Parts of texts sorted longest first, within `max_tokens` once padded; one text may exceed it alone."""
+    start = 0
+    while start < len(lengths):
+        stop = start + max(1, max_tokens // max(1, lengths[start]))
+        yield slice(start, min(stop, len(lengths)))
+        start = stop
 
 
 def join(*batches: TokenBatch) -> TokenBatch:

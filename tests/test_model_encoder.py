@@ -7,9 +7,10 @@ import pytest
 import torch
 from tiny_models import DECODERS, ENCODERS, TEXTS, save_tiny
 
+from embedtrain.batch import TokenBatch
 from embedtrain.config.schema import Base, EncoderConfig, TextFormat
 from embedtrain.config.stages import Lora
-from embedtrain.model.encoder import Encoder
+from embedtrain.model.encoder import CPU_TOKENS, Encoder
 from embedtrain.model.load import load_encoder
 from embedtrain.model.lora import add_lora, tune_all
 
@@ -34,6 +35,36 @@ def test_company_and_order_do_not_matter(tmp_path: Path, family: str, pooling: s
     assert np.abs(together - small).max() < 1e-5
     assert np.abs(np.linalg.norm(together, axis=1) - 1).max() < 1e-6
     assert len(np.unique(together.round(4), axis=0)) == len(TEXTS), "the premise: the texts differ"
+
+
+@pytest.mark.parametrize("family", DECODERS + ENCODERS)
+def test_a_batch_without_padding_needs_no_mask(tmp_path: Path, family: str) -> None:
+    """The backbone is asked without one; the vectors are those of the same texts padded."""
+    encoder = load_tiny(tmp_path, family).eval()
+    batch = encoder.tokenize(encoder.format([TEXTS[1], TEXTS[1]], "query"), 32)
+    masks: list[object] = []
+    encoder.backbone.register_forward_pre_hook(
+        lambda module, args, kwargs: masks.append(kwargs["attention_mask"]), with_kwargs=True
+    )
+    with torch.inference_mode():
+        plain = encoder(batch)
+        padded = encoder(
+            TokenBatch(
+                *(torch.nn.functional.pad(t, (0, 3)) for t in (batch.ids_TL, batch.mask_TL, batch.pool_TL))
+            )
+        )
+    assert masks[0] is None
+    assert masks[1] is not None
+    assert (plain - padded).abs().max() < 1e-5
+
+
+def test_batches_on_a_cpu_fit_its_caches(tmp_path: Path) -> None:
+    encoder = load_tiny(tmp_path)
+    sizes: list[int] = []
+    encoder.register_forward_pre_hook(lambda module, args: sizes.append(args[0].ids_TL.numel()))
+    encoder.encode(["a text " * 20] * 200, tokens_per_batch=10**6)
+    assert len(sizes) > 1
+    assert max(sizes) <= CPU_TOKENS * torch.get_num_threads() < sum(sizes)
 
 
 def test_sides_and_instruction(tmp_path: Path) -> None:

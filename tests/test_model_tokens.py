@@ -11,8 +11,9 @@ from transformers import AutoTokenizer
 from embedtrain.batch import TokenBatch
 from embedtrain.config.errors import UserError
 from embedtrain.config.schema import Base, EncoderConfig, TextFormat
+from embedtrain.model import tokens
 from embedtrain.model.load import load_encoder
-from embedtrain.model.tokens import append_token, load_tokenizer, tokenize
+from embedtrain.model.tokens import append_token, batches, load_tokenizer, tokenize
 from embedtrain.text import Formatted
 
 BOS, EOS = 0, 2
@@ -160,3 +161,25 @@ def test_append_eos_without_an_end_token(tmp_path: Path) -> None:
 def test_no_tokenizer_json(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no tokenizer\.json; only fast tokenizers are read"):
         load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("pool_chars", [1, 60, 1 << 22])
+@pytest.mark.parametrize("budget", [1, 30, 100, 10_000])
+def test_batches_hold_each_text_once_within_the_budget(
+    monkeypatch: pytest.MonkeyPatch, budget: int, pool_chars: int
+) -> None:
+    """What was tokenised a pool at a time, in batches, is what was tokenised at once."""
+    monkeypatch.setattr(tokens, "POOL_CHARS", pool_chars)
+    tokenizer = tiny_tokenizer(True)
+    formatted = [Formatted(f"the {text} " * (n % 5), 4) for n, text in enumerate(TEXTS * 4)]
+    expected = tokenize(tokenizer, formatted, 40, False)
+    seen: list[int] = []
+    for places, batch in batches(tokenizer, formatted, 40, False, budget):
+        assert len(places) == 1 or batch.ids_TL.numel() <= budget
+        assert batch.ids_TL.shape[1] == max(1, int(batch.lengths_T.max()))
+        seen += places.tolist()
+        alone = expected.take(places)
+        assert rows(batch) == rows(alone)
+        assert batch.pool_TL.sum(dim=1).tolist() == alone.pool_TL.sum(dim=1).tolist()
+    assert sorted(seen) == list(range(len(formatted)))
+    assert list(batches(tokenizer, [], 40, False, budget)) == []

@@ -22,12 +22,13 @@ from embedtrain.batch import TokenBatch
 from embedtrain.config.schema import TextFormat
 from embedtrain.config.stages import Lora
 from embedtrain.model.pooling import pool
-from embedtrain.model.tokens import tokenize
+from embedtrain.model.tokens import batches, tokenize
 from embedtrain.show.progress import Bar
 from embedtrain.show.progress import progress as show_progress
 from embedtrain.text import Formatted, format_document, format_query, source_text
 
 Side = Literal["query", "document"]
+CPU_TOKENS = 512  # in a batch and a thread: what a layer writes stays in the core's cache
 
 
 @dataclass(frozen=True)
@@ -145,11 +146,13 @@ class Encoder(nn.Module):
     def forward(self, batch: TokenBatch) -> Tensor:
         """Raw pooled vectors (T, D), not normalised: float32, or float64 where the weights are."""
         batch = widened(batch)
-        mask_TL = batch.mask_TL.clone()
-        mask_TL[:, 0] = True  # a text without tokens still needs a key to attend to; it pools to zeros
-        ids_TL = batch.ids_TL.masked_fill(~batch.mask_TL, self.pad_id)
+        ids_TL, attended_TL = batch.ids_TL, None
+        if not bool(batch.mask_TL.all()):
+            ids_TL = ids_TL.masked_fill(~batch.mask_TL, self.pad_id)
+            attended_TL = batch.mask_TL.long()
+            attended_TL[:, 0] = 1  # a text without tokens still needs a key to attend to; it pools to zeros
         with self.mixed_precision():
-            states_TLD = self.backbone(input_ids=ids_TL, attention_mask=mask_TL.long()).last_hidden_state
+            states_TLD = self.backbone(input_ids=ids_TL, attention_mask=attended_TL).last_hidden_state
         vectors_TD = pool(states_TLD, batch.mask_TL, batch.pool_TL, self.spec.pooling)
         return vectors_TD if self.dense is None else self.dense(vectors_TD)
 
@@ -220,19 +223,19 @@ class Encoder(nn.Module):
         normalize: bool = True,
         progress: bool = False,
     ) -> np.ndarray:
-        """The same for texts that were formatted already."""
-        vectors = np.zeros((len(formatted), self.dim), dtype=np.float32)
-        if not len(formatted):
-            return vectors
-        batch = self.tokenize(formatted, max_tokens)
+        """The same for texts that were formatted already; on a CPU, batches are as small as its caches."""
+        if self.device.type == "cpu":
+            tokens_per_batch = min(tokens_per_batch, CPU_TOKENS * torch.get_num_threads())
+        vectors_TD = np.zeros((len(formatted), self.dim), dtype=np.float32)
+        cut = batches(self.tokenizer, formatted, max_tokens, self.spec.pool_instruction, tokens_per_batch)
         was_training = self.training
         self.eval()
         with torch.inference_mode(), bars(len(formatted), progress) as bar:
-            for rows, chunk in batch.chunks(tokens_per_batch):
-                raw_TD = self(chunk.to(self.device))
+            for places, batch in cut:
+                raw_TD = self(batch.to(self.device))
                 ready_TD = nn.functional.normalize(raw_TD, dim=1) if normalize else raw_TD
-                vectors[rows.numpy()] = ready_TD.float().cpu().numpy()
+                vectors_TD[places] = ready_TD.float().cpu().numpy()
                 if bar is not None:
-                    bar.advance(len(rows))
+                    bar.advance(len(places))
         self.train(was_training)
-        return vectors
+        return vectors_TD

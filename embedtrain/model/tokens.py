@@ -1,7 +1,7 @@
 """Formatted texts into a `TokenBatch`: whole strings, no padding or truncation hidden in the tokenizer."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +9,12 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer, normalizers
 
-from embedtrain.batch import TokenBatch
+from embedtrain.batch import TokenBatch, cut_by_length
 from embedtrain.config.errors import UserError
 from embedtrain.data.tokens.encode import Tokens, encode
 from embedtrain.text import Formatted
+
+POOL_CHARS = 1 << 22  # tokenised at a time
 
 
 def tokenize(
@@ -20,6 +22,29 @@ def tokenize(
 ) -> TokenBatch:
     """Right-padded tokens; a long text is cut, the special tokens of the post-processor are kept."""
     return pad(encode(tokenizer, formatted, [max_tokens] * len(formatted), pool_instruction)[0])
+
+
+def batches(
+    tokenizer: Tokenizer,
+    formatted: Sequence[Formatted],
+    max_tokens: int,
+    pool_instruction: bool,
+    tokens_per_batch: int,
+) -> Iterator[tuple[np.ndarray, TokenBatch]]:
+    """Places of the texts and their tokens, longest first, within `tokens_per_batch` once padded.
+
+    Each text is tokenised once. Texts are sorted by characters, and those of a pool by tokens: so memory
+    does not grow with their number.
+    """
+    chars_T = np.array([len(one.text) for one in formatted], np.int64)
+    order = np.argsort(-chars_T, kind="stable")
+    pools = np.cumsum(chars_T[order]) // POOL_CHARS
+    for pool in np.split(order, np.flatnonzero(np.diff(pools)) + 1):
+        chosen = [formatted[place] for place in pool]
+        tokens = encode(tokenizer, chosen, [max_tokens] * len(chosen), pool_instruction)[0]
+        by_length = np.argsort(-tokens.lengths_T, kind="stable")
+        for part in cut_by_length(tokens.lengths_T[by_length].tolist(), tokens_per_batch):
+            yield pool[by_length[part]], pad(tokens.take(by_length[part]))
 
 
 def pad(tokens: Tokens) -> TokenBatch:

@@ -28,6 +28,13 @@ class Tokens:
     def __len__(self) -> int:
         return len(self.lengths_T)
 
+    def take(self, texts: np.ndarray) -> "Tokens":
+        """The texts of these numbers, in this order."""
+        lengths_T = self.lengths_T[texts]
+        shift_T = (np.cumsum(self.lengths_T) - self.lengths_T)[texts] - (np.cumsum(lengths_T) - lengths_T)
+        places = np.arange(lengths_T.sum()) + np.repeat(shift_T, lengths_T)
+        return Tokens(self.ids[places], lengths_T, self.first_T[texts])
+
     @property
     def unpooled(self) -> np.ndarray:
         """The texts of which nothing is left to pool."""
