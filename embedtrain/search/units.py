@@ -49,6 +49,10 @@ class Grid:
         """The queries of a block."""
         return slice(block * self.query_block, min(self.num_queries, (block + 1) * self.query_block))
 
+    def block_size(self, block: int) -> int:
+        """Queries of a block: all have as many but the last."""
+        return self.queries(block).stop - self.queries(block).start
+
     def documents(self, part: int) -> slice:
         """The documents of a part."""
         return slice(part * self.document_block, min(self.num_documents, (part + 1) * self.document_block))
@@ -90,9 +94,8 @@ class Rankings:
 
     def block(self, number: int) -> Ranking:
         """The rankings of queries number * query_block and following; waits for other processes' units."""
-        rows = self.grid.queries(number)
         if self.k == 0:
-            return empty_ranking(rows.stop - rows.start)
+            return empty_ranking(self.grid.block_size(number))
         files = [unit_file(self.folder, number, part) for part in range(self.grid.num_parts)]
         wait_for(files)
         ids, scores = zip(*map(_read_unit, files), strict=True)
@@ -173,10 +176,10 @@ def make_units(
     _claim(folder, grid)
     own = grid.units()[rank::world]
     missing = [unit for unit in own if not unit_file(folder, *unit).exists()]
-    with progress(label, total=len(missing) * grid.query_block, unit="query") as bar:
+    with progress(label, total=sum(grid.block_size(block) for block, _ in missing), unit="row") as bar:
         for block, part in missing:
             _write_unit(unit_file(folder, block, part), find(block, part))
-            bar.advance(grid.query_block)
+            bar.advance(grid.block_size(block))
     return Rankings(folder, grid, len(missing), len(own) - len(missing), recall)
 
 
