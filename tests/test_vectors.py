@@ -16,7 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedtrain.config.errors import UserError
-from embedtrain.vectors import Asked, Recipe, cut_shards, encode_texts, find_missing, read_vectors, vector_key
+from embedtrain.vectors import Recipe, encode_texts, read_vectors, vector_key
+from embedtrain.vectors.filling import cut_shards
+from embedtrain.vectors.shards import find_stored
 
 RECIPE = Recipe(weights="w", template="t", side="query", max_tokens=32)
 TEXTS = ["b", "a", "", "a longer text", "b", "ein anderer Text " * 20, "a "]
@@ -90,6 +92,7 @@ def test_longest_first_in_shards_within_the_budget(tmp_path: Path) -> None:
         Recipe("w", "t", "document", 32),
         Recipe("w", "t", "query", None),
         Recipe("w", "t", "query", 32, normalize=False),
+        Recipe("w", "t", "query", 32, dtype="float16"),
     ],
 )
 def test_nothing_stale_is_reused(tmp_path: Path, other: Recipe) -> None:
@@ -190,17 +193,20 @@ def test_half_a_shard_is_not_read(tmp_path: Path) -> None:
     folder = tmp_path / RECIPE.name
     (keys,) = folder.glob("*.keys.npy")
     keys.unlink()
-    asked = [Asked(vector_key(text), text, "") for text in TEXTS]
-    assert {one.text for one in find_missing(folder, asked)} == set(TEXTS)
-    with pytest.raises(KeyError, match="no vector for 1 of 1 keys"):
+    wanted = np.unique([vector_key(text) for text in TEXTS])
+    assert not find_stored(folder, wanted).any()
+    with pytest.raises(UserError, match="no vector for 1 of 1 texts; delete the folder"):
         read_vectors(folder, np.array([vector_key("a")]), 5)
+    again = FakeEncoder()
+    encode_texts(again, TEXTS, RECIPE, tmp_path)
+    assert sorted(again.encoded) == sorted(set(TEXTS))
 
 
 def test_cut_shards_of_long_texts() -> None:
-    texts = [Asked(number, "x" * 400, "") for number in range(6)]
-    assert [len(shard) for shard in cut_shards(texts, 50, None)] == [1] * 6  # each alone is above the budget
-    assert [len(shard) for shard in cut_shards(texts, 50, 20)] == [2] * 3  # cut to 20 tokens when encoded
-    assert list(cut_shards([], 50, None)) == []
+    assert list(cut_shards([100, 100], 50)) == [slice(0, 1), slice(1, 2)]  # each alone is above the budget
+    assert list(cut_shards([20] * 5, 50)) == [slice(0, 2), slice(2, 4), slice(4, 5)]
+    assert list(cut_shards([50], 50)) == [slice(0, 1)]
+    assert list(cut_shards([], 50)) == []
 
 
 def test_errors(tmp_path: Path) -> None:
@@ -208,7 +214,7 @@ def test_errors(tmp_path: Path) -> None:
         def encode(self, texts: Sequence[str], side: str, **rest: object) -> np.ndarray:
             return np.where([[text == "a"] for text in texts], np.nan, np.zeros((len(texts), 5)))
 
-    with pytest.raises(UserError, match=r"not finite \(NaN or infinite\) for 'a'"):
+    with pytest.raises(UserError, match=r"not finite \(NaN or infinite as float32\) for 'a'"):
         encode_texts(Broken(), TEXTS, RECIPE, tmp_path)
     assert not list(tmp_path.rglob("*.keys.npy"))
     encode_texts(FakeEncoder(), TEXTS, RECIPE, tmp_path)
