@@ -9,9 +9,13 @@ from word_embedder import WordEmbedder
 
 from embedtrain.config.load import find_stage
 from embedtrain.config.mining import Mine
+from embedtrain.config.retrievers import Retriever
 from embedtrain.config.schema import Machine, Run
 from embedtrain.data.rows import Row, write_rows
-from embedtrain.mining.retrieve import Retriever
+from embedtrain.dist import Processes
+from embedtrain.mining.judges import Judge, open_judge
+from embedtrain.mining.judges.vectors import Means, VectorJudge
+from embedtrain.mining.judges.writers import SourceWriter
 from embedtrain.stages import mine
 from embedtrain.stages.context import StageContext
 
@@ -95,10 +99,17 @@ def context_of(run: Run, stage: str, folder: Path, **inputs: Path) -> StageConte
 
 
 def mine_with_words(run: Run, folder: Path, **inputs: Path) -> tuple[dict, WordEncoder]:
+    """Facts by source, and the encoder of words that stood for the base."""
     context = context_of(run, "mined", folder, **inputs)
     encoder = WordEncoder()
-    retriever = Retriever(
-        encoder, "weights", "template", run.text, context.folder.parent / "vectors", 64, "cpu", run.seed
-    )
     assert isinstance(context.stage, Mine)
-    return mine.mine_sources(context, context.stage, retriever), encoder
+    judges = [word_judge(context, encoder, judge) for judge in context.stage.judges]
+    return mine.mine_sources(context, context.stage, judges, Processes(0, 1)), encoder
+
+
+def word_judge(context: StageContext, encoder: WordEncoder, judge: Retriever) -> Judge:
+    """The retriever, with the encoder of words for an encoder of the run."""
+    if judge.kind != "encoder":
+        return open_judge(judge, context)
+    writer = SourceWriter(encoder, "weights", "template", context.run.text, context.run.seed)
+    return VectorJudge(judge.column, writer, Means(context.vector_store, tokens_per_batch=64))

@@ -1,185 +1,114 @@
-"""Finds the candidates of one source: encodes its queries and its corpus, and searches."""
+"""Finds the candidates of one source: asks every retriever, fuses their lists, and scores what is in them.
 
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+The rows are cut into units, a file each; unit u belongs to process u % world and is made once.
+B rows of a unit, L candidates in a fused list, P positives of a row.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from embedtrain.artifacts import hash_json
-from embedtrain.config.schema import TextFormat
-from embedtrain.config.sources import Source
-from embedtrain.data.rows import Row, text_key
-from embedtrain.mining.corpus import Corpus
-from embedtrain.mining.tables import Mined
-from embedtrain.search import dot, search_chunks
+from embedtrain.artifacts import wait_for
+from embedtrain.config.retrievers import Fusion
+from embedtrain.mining.fusion import fuse, rank_of_all
+from embedtrain.mining.judges import UNIT_ROWS, Found, Inquiry
+from embedtrain.mining.tables import Column, Mined, candidates_schema, mined_table
 from embedtrain.show.progress import progress
-from embedtrain.text import SourceText, source_text, written_as_queries
-from embedtrain.vectors import Recipe, Side, TextEncoder, encode_texts
 
-QUERY_CHUNK = 1024
-
-
-class SourceEncoder(TextEncoder, Protocol):
-    """An encoder that writes texts by a source's own templates."""
-
-    def with_templates(self, query: str, document: str) -> TextEncoder:
-        """The same weights under these templates."""
+FUSED = "fused"
+TOPS = (1, 10, 50)
+TALLY = b"tally"  # in a unit's file: how many rows have their positives among the first, by list
 
 
 @dataclass(frozen=True, slots=True)
-class Retriever:
-    """An encoder, the hashes its vectors are stored under, and where; `seed` is the run's."""
+class Units:
+    """The files of one source's rows, a unit each."""
 
-    encoder: SourceEncoder
-    weights: str
-    template: str
-    text: TextFormat
-    store: Path
-    tokens_per_batch: int
-    device: str
-    seed: int
-
-    def encode(
-        self,
-        texts: Sequence[str],
-        side: Side,
-        how: SourceText,
-        instructions: Sequence[str],
-        max_tokens: int,
-        label: str,
-    ) -> np.ndarray:
-        """Vectors from the store, or into it."""
-        written = {"query": how.query, "document": how.document}[side]
-        recipe = Recipe(self.weights, hash_json([self.template, written]), side, max_tokens)
-        return encode_texts(
-            self.encoder.with_templates(how.query, how.document),
-            texts,
-            recipe,
-            self.store,
-            instructions=instructions,
-            tokens_per_batch=self.tokens_per_batch,
-            label=label,
-        )
-
-    def encode_queries(self, rows: Sequence[Row], source: Source, name: str) -> np.ndarray:
-        """Vectors of the rows' queries, without examples; a row's own instruction wins."""
-        how = source_text(self.text, source, self.seed)
-        instructions = [how.instruction if row.instruction is None else row.instruction for row in rows]
-        texts = [row.query for row in rows]
-        return self.encode(texts, "query", how, instructions, how.max_query_tokens, f"{name}: queries")
-
-    def encode_documents(self, corpus: Corpus, source: Source, name: str) -> np.ndarray:
-        """Vectors of documents, those as queries that training writes so; with the source's instruction."""
-        how = source_text(self.text, source, self.seed)
-        as_query = written_as_queries(how, corpus.keys_N)
-        vectors = np.empty((len(as_query), self.encoder.dim), np.float32)
-        for side, chosen in sides(as_query).items():
-            texts = [corpus.texts[number] for number in chosen]
-            instructions = [how.instruction] * len(texts)
-            limit, label = how.max_document_tokens, f"{name}: documents"
-            vectors[chosen] = self.encode(texts, side, how, instructions, limit, label)
-        return vectors
+    files: list[Path]
+    made: int  # by this process
+    found: int  # of this process, finished before
 
 
-def sides(as_query: np.ndarray) -> dict[Side, np.ndarray]:
-    """Numbers of the documents by how they are written; a side that none has is left out."""
-    numbers: dict[Side, np.ndarray] = {
-        "query": np.flatnonzero(as_query),
-        "document": np.flatnonzero(~as_query),
-    }
-    return {side: chosen for side, chosen in numbers.items() if len(chosen)}
+def make_units(inquiry: Inquiry, query_rows: np.ndarray, found: Mapping[str, Found], fusion: Fusion) -> Units:
+    """Make this process's units that are not there; `query_rows` are the rows' numbers in their source."""
+    num_units = -(-len(inquiry.rows) // UNIT_ROWS)
+    files = [inquiry.folder / "rows" / f"{unit:06d}.parquet" for unit in range(num_units)]
+    own = range(inquiry.processes.rank, num_units, inquiry.processes.world)
+    missing = [unit for unit in own if not files[unit].exists()]
+    with progress(f"{inquiry.name}: candidates", total=len(missing), unit="unit") as bar:
+        for unit in missing:
+            write_unit(files[unit], make_unit(inquiry, query_rows, found, fusion, unit))
+            bar.advance()
+    return Units(files, len(missing), len(own) - len(missing))
 
 
-@dataclass(slots=True)
-class Tally:
-    """What was found, for the table a person reads."""
-
-    top_k: int
-    encode_seconds: float = 0.0
-    search_seconds: float = 0.0
-    ranks: list[int] = field(default_factory=list)
-
-    def facts(self) -> dict[str, object]:
-        """Seconds, and the share of rows whose positive is among the first 1, 10 and 50."""
-        ranks = np.array(self.ranks)
-        shares: dict[str, object] = {
-            f"positive_in_top_{top}": round(float(((ranks > 0) & (ranks <= top)).mean()), 4)
-            for top in (1, 10, 50)
-            if top <= self.top_k and len(ranks)
-        }
-        seconds = {
-            "encode_seconds": round(self.encode_seconds, 1),
-            "search_seconds": round(self.search_seconds, 1),
-        }
-        return shares | seconds
+def make_unit(
+    inquiry: Inquiry, query_rows: np.ndarray, found: Mapping[str, Found], fusion: Fusion, unit: int
+) -> pa.Table:
+    """The lines of candidates.parquet for the rows of a unit, and its tally."""
+    lists = {name: one.found(unit) for name, one in found.items()}
+    ids_BL, ranks_BL = fuse(fusion, list(lists.values()))
+    start = unit * UNIT_ROWS
+    rows = slice(start, start + len(ids_BL))
+    positives = positive_ids(inquiry, rows)
+    columns = {name: score(one, start, ids_BL, positives) for name, one in found.items()}
+    table = mined_table(inquiry.name, Mined(query_rows[rows], ids_BL, ranks_BL, columns))
+    counts = {name: count_tops(ids, positives) for name, ids in (lists | {FUSED: ids_BL}).items()}
+    return table.replace_schema_metadata({**table.schema.metadata, TALLY: json.dumps(counts)})
 
 
-def retrieve(
-    retriever: Retriever,
-    rows: Sequence[Row],
-    numbers: np.ndarray,
-    corpus: Corpus,
-    source: Source,
-    name: str,
-    tally: Tally,
-) -> Iterator[Mined]:
-    """The nearest `tally.top_k` documents of each row, some rows at a time.
-
-    `numbers` are the places of `rows` in the source's file.
-    """
-    start = time.monotonic()
-    queries = retriever.encode_queries(rows, source, name)
-    documents = retriever.encode_documents(corpus, source, name)
-    tally.encode_seconds = time.monotonic() - start
-    start = time.monotonic()
-    positives = _positive_ids(rows, corpus)
-    done = 0
-    rankings = search_chunks(
-        queries, documents, tally.top_k, query_chunk=QUERY_CHUNK, device=retriever.device
-    )
-    with progress(f"{name}: search", total=len(rows), unit="row") as bar:
-        for ids_QK, score_QK in rankings:
-            part = slice(done, done + len(ids_QK))
-            scores = _positive_scores(queries[part], documents, positives[part])
-            worst_Q = np.array([_worst(*pair) for pair in zip(positives[part], scores, strict=True)])
-            mined = Mined(
-                query_row_Q=numbers[part],
-                ids_QK=ids_QK,
-                score_QK=score_QK.astype(np.float32),
-                positive_score_Q=np.array([min(line) for line in scores], np.float32),
-                positive_rank_Q=_ranks(ids_QK, worst_Q),
-                positive_scores=[line.tolist() for line in scores],
-            )
-            done += len(ids_QK)
-            tally.ranks += mined.positive_rank_Q.tolist()
-            tally.search_seconds = time.monotonic() - start
-            bar.advance(len(ids_QK))
-            yield mined
+def score(judge: Found, start: int, ids_BL: np.ndarray, positives: Sequence[np.ndarray]) -> Column:
+    """What a retriever says of all candidates and positives of the rows from `start` on."""
+    positives_BP = np.full((len(positives), max(map(len, positives))), -1, np.int64)
+    for number, ids in enumerate(positives):
+        positives_BP[number, : len(ids)] = ids
+    scores_BP = judge.scores(start, positives_BP).astype(np.float32)
+    scores = [line[: len(ids)] for line, ids in zip(scores_BP, positives, strict=True)]
+    return Column(judge.scores(start, ids_BL).astype(np.float32), scores)
 
 
-def _positive_ids(rows: Sequence[Row], corpus: Corpus) -> list[np.ndarray]:
+def positive_ids(inquiry: Inquiry, rows: slice) -> list[np.ndarray]:
     """Document ids of each row's positives, in the row's order."""
-    keys = [text_key(text) for row in rows for text in row.positives]
-    ends = np.cumsum([len(row.positives) for row in rows])
-    return np.split(corpus.ids(keys), ends[:-1])
+    starts = inquiry.rows.positive_starts[rows.start : rows.stop + 1]
+    keys = inquiry.rows.keys_M[inquiry.rows.positive_P[starts[0] : starts[-1]]]
+    return np.split(inquiry.corpus.ids(keys), starts[1:-1] - starts[0])
 
 
-def _positive_scores(
-    queries: np.ndarray, documents: np.ndarray, positives: Sequence[np.ndarray]
-) -> list[np.ndarray]:
-    """The same float64 score that the search gives, for each positive of each query."""
-    return [dot(query[None, :], documents[ids]) for query, ids in zip(queries, positives, strict=True)]
+def count_tops(ids_BL: np.ndarray, positives: Sequence[np.ndarray]) -> dict[str, int]:
+    """Rows all of whose positives are among the first 1, 10 and 50 of a list."""
+    ranks = np.array([rank_of_all(*pair) for pair in zip(ids_BL, positives, strict=True)])
+    return {str(top): int(((ranks > 0) & (ranks <= top)).sum()) for top in TOPS}
 
 
-def _worst(ids: np.ndarray, scores: np.ndarray) -> int:
-    """The positive that ranks last."""
-    return int(ids[np.lexsort((ids, -scores))[-1]])
+def write_unit(path: Path, table: pa.Table) -> None:
+    """A file that is whole or absent."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.partial")
+    pq.write_table(table, aside, compression="zstd")
+    aside.replace(path)
 
 
-def _ranks(ids_QK: np.ndarray, wanted_Q: np.ndarray) -> np.ndarray:
-    """Rank from 1 of the wanted document in each line; 0 where it is not there."""
-    hit_QK = ids_QK == wanted_Q[:, None]
-    return np.where(hit_QK.any(axis=1), hit_QK.argmax(axis=1) + 1, 0)
+def read_units(units: Units, columns: Sequence[str], tally: dict[str, Counter[str]]) -> Iterator[pa.Table]:
+    """The tables of all processes' units in the order of the rows; adds their counts to `tally`."""
+    schema = candidates_schema(columns)
+    for path in units.files:
+        wait_for([path])
+        table = pq.read_table(path)
+        for name, counts in json.loads(table.schema.metadata[TALLY]).items():
+            tally.setdefault(name, Counter()).update(counts)
+        yield table.cast(schema).replace_schema_metadata(schema.metadata)
+
+
+def shares(counts: Mapping[str, int], num_rows: int, longest: int) -> dict[str, object]:
+    """The share of rows by how far down their positives are, as far as the list goes."""
+    return {
+        f"positive_in_top_{top}": round(counts.get(str(top), 0) / num_rows, 4)
+        for top in TOPS
+        if top <= longest and num_rows
+    }

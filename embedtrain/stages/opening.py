@@ -16,7 +16,7 @@ ENCODER = "encoder"
 def open_start(context: StageContext) -> Encoder:
     """The encoder named by the stage's `from`, on the machine's device."""
     stage, run, device = context.stage, context.run, context.machine.device
-    assert isinstance(stage, Train | Mine | Export)
+    assert isinstance(stage, Train | Export)
     if stage.from_ != "base":
         return open_encoder(context.inputs[stage.from_] / ENCODER, device=device)
     config = run.encoder

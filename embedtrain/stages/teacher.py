@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,38 +13,14 @@ from embedtrain.config.needs import covers, uses_vectors
 from embedtrain.config.stages import TeacherModel, Train
 from embedtrain.data.rows import Row
 from embedtrain.dist import current
+from embedtrain.model.prompted import OWN_PROMPTS, Prompted
 from embedtrain.model.source import resolve_model
-from embedtrain.model.st import Embedder, open_sentence_transformer
+from embedtrain.model.st import open_sentence_transformer
 from embedtrain.stages.context import StageContext
 from embedtrain.vectors import Recipe, Side, encode_texts, vector_key
 
 TEACHER = "teacher"  # in the stage's folder, while it trains
 WAIT_SECONDS = 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class Prompted:
-    """A sentence-transformers model with its own prompts; what the rows say of instructions is not read."""
-
-    embedder: Embedder
-
-    @property
-    def dim(self) -> int:
-        """Dims of a vector."""
-        return self.embedder.dim
-
-    def encode(
-        self,
-        texts: Sequence[str],
-        side: Side,
-        *,
-        instruction: str,
-        max_tokens: int | None,
-        tokens_per_batch: int,
-        normalize: bool,
-    ) -> np.ndarray:
-        """One float32 vector a text. The model was opened with its limit and makes batches of its own."""
-        return self.embedder.encode(texts, side=side, normalize=normalize)
 
 
 class StoredVectors:
@@ -126,7 +101,7 @@ def encode_rows(
     for side, wanted in texts.items():
         if wanted:
             ordered = sorted(wanted, key=vector_key)
-            recipe = Recipe(weights, "its own prompts", side, teacher.max_tokens, normalize=False)
+            recipe = Recipe(weights, OWN_PROMPTS, side, teacher.max_tokens, normalize=False)
             encode_texts(
                 encoder,
                 ordered,

@@ -1,0 +1,45 @@
+"""What several processes make together in a folder, without a word to each other but files."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from embedtrain.artifacts import read_json, wait_for, write_json
+from embedtrain.dist import Processes
+
+Facts = dict[str, Any]
+
+
+def first_makes(path: Path, processes: Processes, make: Callable[[Path], object]) -> Path:
+    """The file or folder, which the first process makes aside; the others wait. One that is there stays."""
+    if processes.rank == 0 and not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f"{path.name}.partial")
+        make(aside)
+        aside.replace(path)
+    wait_for([path])
+    return path
+
+
+def leave(folder: Path, processes: Processes, facts: Facts) -> list[Facts]:
+    """Say that this process needs nothing more of the folder, and what it did.
+
+    The first process gets what all did, once all have said so. The launcher's process id tells those of this
+    launch from those of an earlier one that was killed.
+    """
+    marks = [folder / f"left-{os.getppid()}-{rank}.json" for rank in range(processes.world)]
+    write_json(marks[processes.rank], facts)
+    if processes.rank != 0:
+        return []
+    wait_for(marks)
+    return [read_json(mark) for mark in marks]
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder that all processes left; one that is only half removed keeps no name."""
+    aside = folder.with_name(f".{folder.name}.removed")
+    shutil.rmtree(aside, ignore_errors=True)
+    folder.replace(aside)
+    shutil.rmtree(aside)
