@@ -9,10 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from embedtrain.config.mining import Select
-from embedtrain.config.rules import Rule, TeacherCeiling
+from embedtrain.config.rules import Rule, SameLabel, TeacherCeiling
 from embedtrain.data.store import RowStore
 from embedtrain.mining.choice import choose, fill
+from embedtrain.mining.corpus import known_positives
+from embedtrain.mining.labels import Labels
 from embedtrain.mining.limits import lowest
+from embedtrain.mining.lists import Texts
 from embedtrain.mining.negatives import (
     Candidates,
     Reason,
@@ -82,6 +85,38 @@ class Judged:
     def filled(self, row: int) -> np.ndarray:
         """Ids of the random documents that were added to the row."""
         return self.filled_QF[row][self.filled_QF[row] >= 0]
+
+
+def gather(
+    name: str,
+    rows: RowStore,
+    mined: Mined,
+    keys_N: np.ndarray,
+    columns: Mapping[str, Column],
+    select: Select,
+    judge_column: str,
+    *,
+    symmetric: bool,
+) -> Candidates:
+    """What the rules look at; `rows` are all rows of the source."""
+    texts, chosen = Texts.of(keys_N), rows.take(mined.query_row_Q)
+    asks_labels = any(isinstance(rule, SameLabel) for rule in select.rules)
+    return Candidates(
+        source=name,
+        query_row_Q=mined.query_row_Q,
+        ids_QK=mined.ids_QK,
+        ranks_QK=mined.ranks_QK,
+        columns=columns,
+        texts=texts,
+        query_key_Q=rows.keys_M[chosen.query_N],
+        positive_P=texts.numbers(rows.keys_M[chosen.positive_P]),
+        positive_starts=chosen.positive_starts,
+        known=texts.lists(known_positives(rows, chosen.query_N, symmetric)),
+        judge=judge_column,
+        label=select.soft_labels or judge_column,
+        labels=Labels.of(rows, chosen.query_N, texts) if asks_labels else None,
+        symmetric=symmetric,
+    )
 
 
 def judge(

@@ -10,16 +10,12 @@ from embedtrain.config.errors import UserError, nearest
 from embedtrain.config.load import find_stage
 from embedtrain.config.mining import Mine, Select
 from embedtrain.config.retrievers import Concatenate
-from embedtrain.config.rules import Rule, SameLabel
+from embedtrain.config.rules import Rule
 from embedtrain.data.rows import Row
-from embedtrain.data.store import RowStore, write_store
-from embedtrain.mining.corpus import known_positives
-from embedtrain.mining.judged import Counts, Judged, count, judge
-from embedtrain.mining.labels import Labels
-from embedtrain.mining.lists import Texts
-from embedtrain.mining.negatives import Candidates
+from embedtrain.data.store import write_store
+from embedtrain.mining.judged import Counts, Judged, count, gather, judge
 from embedtrain.mining.report import SourceReport, examine, print_report, write_report
-from embedtrain.mining.tables import Column, Mined, list_sources, read_columns, read_corpus, read_mined
+from embedtrain.mining.tables import Column, list_sources, read_columns, read_corpus, read_mined
 from embedtrain.show.progress import progress
 from embedtrain.stages.context import ROWS, StageContext
 from embedtrain.stages.opening import open_one, rows_path
@@ -101,38 +97,6 @@ def check_columns(stage: Select, first: str, columns: Mapping[str, Column]) -> N
     for name in named:
         if name is not None and name not in columns:
             raise UserError(f"stage '{stage.name}': no column '{name}'; {nearest(name, list(columns))}")
-
-
-def gather(
-    name: str,
-    rows: RowStore,
-    mined: Mined,
-    keys_N: np.ndarray,
-    columns: Mapping[str, Column],
-    stage: Select,
-    judge_column: str,
-    *,
-    symmetric: bool,
-) -> Candidates:
-    """What the rules look at; `rows` are all rows of the source."""
-    texts, chosen = Texts.of(keys_N), rows.take(mined.query_row_Q)
-    asks_labels = any(isinstance(rule, SameLabel) for rule in stage.rules)
-    return Candidates(
-        source=name,
-        query_row_Q=mined.query_row_Q,
-        ids_QK=mined.ids_QK,
-        ranks_QK=mined.ranks_QK,
-        columns=columns,
-        texts=texts,
-        query_key_Q=rows.keys_M[chosen.query_N],
-        positive_P=texts.numbers(rows.keys_M[chosen.positive_P]),
-        positive_starts=chosen.positive_starts,
-        known=texts.lists(known_positives(rows, chosen.query_N, symmetric)),
-        judge=judge_column,
-        label=stage.soft_labels or judge_column,
-        labels=Labels.of(rows, chosen.query_N, texts) if asks_labels else None,
-        symmetric=symmetric,
-    )
 
 
 def selected_rows(judged: Judged, stage: Select) -> Iterator[Row]:
