@@ -14,6 +14,7 @@ from embedtrain.data.rows import Row
 from embedtrain.loss.objective import build_objective
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.load import load_encoder
+from embedtrain.search import search
 from embedtrain.train.step import train_step
 
 pytestmark = pytest.mark.gpu
@@ -104,3 +105,14 @@ def test_many_chunks_in_bfloat16_keep_the_gradient(tmp_path: Path, device: str) 
     found, expected = gradient(half, rows, 1), gradient(whole, rows, 10**6)
     cosine = found @ expected / np.linalg.norm(found) / np.linalg.norm(expected)
     assert cosine >= 0.9999
+
+
+def test_search_on_the_gpu_equals_that_on_the_cpu(device: str) -> None:
+    """float16 candidates, float64 scores: the same bytes; near ties go through float32 and the scan."""
+    rng = np.random.default_rng(0)
+    queries, documents = (rng.standard_normal((num, 256), dtype=np.float32) for num in (300, 20_000))
+    close = documents[:1] + 1e-4 * documents
+    for corpus in (documents, close, documents.astype(np.float16)):
+        there, here = (search(queries, corpus, 50, device=where) for where in (device, "cpu"))
+        np.testing.assert_array_equal(there[0], here[0])
+        np.testing.assert_array_equal(there[1], here[1])

@@ -120,6 +120,25 @@ def test_threads_change_nothing() -> None:
         np.testing.assert_array_equal(scores, found[0][1])
 
 
+def test_coarse_products_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """float32 products may be allowed to be TF32 or bfloat16; the search asks for whole ones, for itself."""
+    seen = []
+    mm, before = torch.mm, torch.get_float32_matmul_precision()
+
+    def watched(*args: torch.Tensor, **out: torch.Tensor) -> torch.Tensor:
+        seen.append(torch.get_float32_matmul_precision())
+        return mm(*args, **out)
+
+    monkeypatch.setattr(torch, "mm", watched)
+    try:
+        torch.set_float32_matmul_precision("medium")
+        search(random_vectors(9, 3, 8, "normal"), random_vectors(10, 30, 8, "normal"), 2)
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert set(seen) == {"highest"}
+
+
 def test_shards_merge_to_the_whole() -> None:
     queries, documents = random_vectors(11, 12, 8, "ties"), random_vectors(12, 300, 8, "ties")
     parts = [(start, search(queries, documents[start : start + 70], 30)) for start in range(0, 300, 70)]

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -45,14 +46,14 @@ def test_processes_write_the_same_bytes(tmp_path: Path) -> None:
     queries, documents = vectors(0, 75), vectors(1, 2000)
     np.save(tmp_path / "queries.npy", queries)
     np.save(tmp_path / "documents.npy", documents)
+    processes = []
     for world in (1, 2, 4):
         (tmp_path / f"world{world}").mkdir()
-        processes = [
-            subprocess.Popen([sys.executable, "-c", WORKER, tmp_path, str(rank), str(world)], cwd=ROOT)
-            for rank in range(world)
-        ]
-        assert [process.wait(timeout=300) for process in processes] == [0] * world
-        assert len(files(tmp_path / f"world{world}" / "units")) == 5 * 3 + 1
+        for rank in range(world):
+            run = [sys.executable, "-c", WORKER, tmp_path, str(rank), str(world)]
+            processes.append(subprocess.Popen(run, cwd=ROOT))
+    assert [process.wait(timeout=300) for process in processes] == [0] * 7
+    assert len(files(tmp_path / "world1" / "units")) == 5 * 3 + 1
     one = tmp_path / "world1"
     for name in ("ids.npy", "scores.npy", "units"):
         for world in ("world2", "world4"):
@@ -103,6 +104,25 @@ def test_edges(tmp_path: Path, num_queries: int, num_documents: int, k: int) -> 
         return
     np.testing.assert_array_equal(whole(found)[0], ids)
     np.testing.assert_array_equal(whole(found)[1], scores)
+
+
+@pytest.mark.parametrize(
+    ("num_queries", "num_documents", "blocks", "parts"),
+    [
+        (1_000, 50_000, 1, 1),  # half a second: not worth a cut
+        (1_000, 10_000_000, 1, 32),
+        (5_000, 600_000, 5, 4),
+        (1_000_000, 10_000_000, 977, 1),  # enough units: no part's rankings are kept beside the others'
+    ],
+)
+def test_the_cut_of_the_sizes(num_queries: int, num_documents: int, blocks: int, parts: int) -> None:
+    size = units.part_size(blocks, num_documents)
+    grid = units.Grid(num_queries, num_documents, 10, units.QUERY_BLOCK, size)
+    assert (grid.num_blocks, grid.num_parts) == (blocks, parts)
+    covered = [grid.documents(part) for part in range(parts)]
+    assert covered[0].start == 0
+    assert covered[-1].stop == num_documents
+    assert all(one.stop == other.start for one, other in pairwise(covered))
 
 
 def test_a_folder_of_other_sizes_is_refused(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def approximate_units(
     seed: int = 0,
     rank: int = 0,
     world: int = 1,
-    query_block: int = QUERY_BLOCK,
+    query_block: int | None = None,
     device: str = "cpu",
     label: str = "search",
 ) -> Rankings:
@@ -52,7 +52,9 @@ def approximate_units(
         shares: dict[str, Any] = {"rank": rank, "world": world, "query_block": query_block}
         return search_units(queries, documents, k, folder, **shares, device=device, label=label)
     check(queries, documents, k)
-    grid = Grid(len(queries), len(documents), min(k, len(documents)), query_block, len(documents))
+    grid = Grid(
+        len(queries), len(documents), min(k, len(documents)), query_block or QUERY_BLOCK, len(documents)
+    )
     index = _open_index(documents, folder / INDEX, approximate, seed, rank, device, label)
     if rank == 0 and not (folder / RECALL).exists():
         measured = measure_recall(index, queries, documents, grid.k, seed)

@@ -110,6 +110,11 @@ def longest_vector(vectors: np.ndarray) -> float:
     return float(_norms(vectors, "documents").max(initial=0.0)) or 1.0
 
 
+def device_kind(device: str) -> str:
+    """`cuda` of `cuda:1`."""
+    return torch.device(device).type
+
+
 def search_block(
     queries: np.ndarray,
     documents: np.ndarray,
@@ -127,17 +132,19 @@ def search_block(
         longest=longest,
         chunk=document_chunk,
         device=device,
-        precisions=PRECISIONS.get(torch.device(device).type, SINGLE),
+        precisions=PRECISIONS.get(device_kind(device), SINGLE),
     )
-    threads = torch.get_num_threads()
+    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
     workers = min(threads, len(queries) // MIN_SHARE) if device == "cpu" else 1
-    if workers < 2:
-        return find(np.asarray(queries))
+    torch.set_float32_matmul_precision("highest")  # the bound on rounding rests on it
     try:
+        if workers < 2:
+            return find(np.asarray(queries))
         with ThreadPoolExecutor(workers, "search", torch.set_num_threads, (threads // workers,)) as pool:
             found = list(pool.map(find, np.array_split(queries, workers)))
     finally:
         torch.set_num_threads(threads)
+        torch.set_float32_matmul_precision(precision)
     return np.concatenate([ids for ids, _ in found]), np.concatenate([scores for _, scores in found])
 
 

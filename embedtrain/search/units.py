@@ -8,7 +8,7 @@ are.
 
 import io
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -17,11 +17,15 @@ import numpy as np
 
 from embedtrain.artifacts import read_json, wait_for, write_atomic, write_json
 from embedtrain.search.bm25 import BM25Index
-from embedtrain.search.exact import Ranking, best, check, longest_vector, search_block
+from embedtrain.search.exact import Ranking, best, check, device_kind, longest_vector, search_block
 from embedtrain.show.progress import progress
 
 QUERY_BLOCK = 1024
-DOCUMENT_BLOCK = 2**18
+QUERY_BLOCKS = {"cuda": 2**14}  # where documents travel to the device for each block
+MIN_UNITS = (
+    32  # where blocks of queries are fewer, documents are cut too: to share, and to lose little by a kill
+)
+MIN_PART = 2**17  # documents worth a unit
 GRID = "grid.json"
 
 
@@ -114,17 +118,19 @@ def search_units(
     *,
     rank: int = 0,
     world: int = 1,
-    query_block: int = QUERY_BLOCK,
-    document_block: int = DOCUMENT_BLOCK,
+    query_block: int | None = None,
+    document_block: int | None = None,
     device: str = "cpu",
     label: str = "search",
 ) -> Rankings:
     """`exact.search` in units; makes those of this rank that `folder` lacks, and waits for nobody.
 
-    Either array may be a memory map. The folder belongs to these vectors; ValueError where it holds units of
-    other sizes.
+    Either array may be a memory map. Without sizes of blocks the numbers of queries and documents give them.
+    The folder belongs to these vectors; ValueError where it holds units of other sizes.
     """
     check(queries, documents, k)
+    query_block = query_block or QUERY_BLOCKS.get(device_kind(device), QUERY_BLOCK)
+    document_block = document_block or part_size(-(-len(queries) // query_block), len(documents))
     grid = Grid(len(queries), len(documents), min(k, len(documents)), query_block, document_block)
 
     @cache
@@ -183,6 +189,12 @@ def make_units(
     return Rankings(folder, grid, len(missing), len(own) - len(missing), recall)
 
 
+def part_size(num_blocks: int, num_documents: int) -> int:
+    """Documents of a part: as few parts as make enough units, since each part's ranking lies on the disk."""
+    parts = min(-(-MIN_UNITS // max(1, num_blocks)), max(1, num_documents // MIN_PART))
+    return max(1, -(-num_documents // parts))
+
+
 def unit_file(folder: Path, block: int, part: int) -> Path:
     """The file of a unit."""
     return folder / f"{block:06d}-{part:04d}.npz"
@@ -195,11 +207,12 @@ def empty_ranking(num_queries: int) -> Ranking:
 
 def _claim(folder: Path, grid: Grid) -> None:
     """Write the grid down, or see that the folder is of the same."""
-    sizes = {name: getattr(grid, name) for name in Grid.__slots__}
+    sizes = asdict(grid)
     path = folder / GRID
-    if path.exists() and (known := read_json(path)) != sizes:
+    if not path.exists():
+        write_json(path, sizes)
+    elif (known := read_json(path)) != sizes:
         raise ValueError(f"{folder} holds units of another search: {known}, expected {sizes}")
-    write_json(path, sizes)
 
 
 def _write_unit(path: Path, ranking: Ranking) -> None:
