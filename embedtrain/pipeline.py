@@ -34,13 +34,14 @@ from embedtrain.show.tables import print_table
 from embedtrain.stages.context import STAGE_FILE
 from embedtrain.stages.shares import print_shares
 
-FORMATS = {"filter": 1, "train": 2, "mine": 2, "score": 1, "select": 2, "soup": 1, "export": 1, "evaluate": 1}
+FORMATS = {"filter": 1, "train": 2, "mine": 2, "score": 1, "select": 2, "soup": 2, "export": 1, "evaluate": 1}
 SECTIONS = {
     "filter": ("seed",),
     "train": ("base", "encoder", "text", "precision", "seed"),
     "mine": ("base", "encoder", "text", "precision", "seed"),
     "score": ("base", "encoder", "text", "precision", "seed"),
     "select": ("seed",),
+    "soup": ("base", "encoder", "precision", "seed"),
     "export": ("base", "encoder", "text", "precision", "seed"),
 }
 PARALLEL = ("train", "mine", "score")

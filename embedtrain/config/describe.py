@@ -6,7 +6,8 @@ from embedtrain.config.formula import objective_formula, switches_line
 from embedtrain.config.mining import Mine, Score, Select
 from embedtrain.config.references import references
 from embedtrain.config.schema import Run
-from embedtrain.config.stages import AnyStage, Evaluate, Export, Filter, Train
+from embedtrain.config.soups import Mean, Slerp
+from embedtrain.config.stages import AnyStage, Evaluate, Export, Filter, Soup, Train
 
 
 def describe_run(run: Run) -> str:
@@ -74,7 +75,16 @@ def stage_line(stage: AnyStage) -> str:
             return stage.precision + (f", {stage.attention} attention" if stage.attention else "")
         case Evaluate():
             return f"on {', '.join(stage.data + stage.in_domain_data)}"
-    return "not built yet" if stage.kind != "soup" else "uniform average"
+        case Soup():
+            return soup_line(stage)
+    return "not built yet"
+
+
+def soup_line(stage: Soup) -> str:
+    """How checkpoints become one."""
+    weights = stage.method.weights if isinstance(stage.method, Mean | Slerp) else None
+    shares = f", weights {', '.join(f'{weight:g}' for weight in weights)}" if weights else ""
+    return f"{stage.method.kind} of {len(stage.from_)}{shares}"
 
 
 def filter_rules(stage: Filter) -> list[str]:

@@ -6,6 +6,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 
 from embedtrain.config.mining import Mine, Score, Select
 from embedtrain.config.objective import Objective
+from embedtrain.config.soups import Mean, Slerp, SoupMethod
 from embedtrain.config.sources import Mixture
 from embedtrain.config.stage import Stage
 from embedtrain.config.types import (
@@ -163,10 +164,20 @@ class Distil(Stage):
 
 
 class Soup(Stage):
-    """Uniform average of the merged weights of several checkpoints."""
+    """The merged weights of several checkpoints as one."""
 
     kind: Literal["soup"]
-    from_: tuple[Str, ...] = Field(alias="from", min_length=2, description="earlier train stages")
+    from_: tuple[Str, ...] = Field(alias="from", min_length=2, description="earlier train or soup stages")
+    method: SoupMethod = Field(
+        default_factory=lambda: Mean(kind="mean"), description="how; absent means their uniform average"
+    )
+
+    @model_validator(mode="after")
+    def _a_weight_each(self) -> "Soup":
+        weights = self.method.weights if isinstance(self.method, Mean | Slerp) else None
+        if weights is not None and len(weights) != len(self.from_):
+            raise ValueError(f"{len(weights)} weights for {len(self.from_)} checkpoints; expected one each")
+        return self
 
 
 class Export(Stage):

@@ -1,4 +1,4 @@
-"""Named tensors read and written one at a time, and their uniform average.
+"""Named tensors read and written one at a time.
 
 Nothing here holds more than a few copies of the largest tensor: a file's header is written first, from shapes
 and dtypes alone, then each tensor is read, changed, written and forgotten.
@@ -97,38 +97,6 @@ def open_tensors(path: Path, stack: ExitStack) -> Tensors:
             info[name] = TensorInfo(DTYPES[part.get_dtype()], tuple(part.get_shape()))
             readers[name] = opened.get_tensor
     return Tensors(str(path), info, lambda name: readers[name](name))
-
-
-def average(checkpoints: Sequence[Tensors]) -> Tensors:
-    """The uniform average, tensor by tensor: summed in float64, rounded once to the stored dtype.
-
-    Tensors of integers or booleans must be equal and are kept. Raises UserError where names, shapes or dtypes
-    differ.
-    """
-    if not checkpoints:
-        raise UserError("an average needs at least one checkpoint")
-    first = checkpoints[0]
-    for other in checkpoints[1:]:
-        check_same_tensors(first, other)
-    origin = "average of " + ", ".join(c.origin for c in checkpoints)
-    return Tensors(origin, first.info, lambda name: average_one(checkpoints, name))
-
-
-def average_one(checkpoints: Sequence[Tensors], name: str) -> Tensor:
-    """The average of one tensor; checkpoints are read one after the other."""
-    first = checkpoints[0].read(name)
-    if not first.dtype.is_floating_point:
-        for other in checkpoints[1:]:
-            if not torch.equal(first, other.read(name)):
-                raise UserError(
-                    f"tensor '{name}' is {first.dtype} and differs between {checkpoints[0].origin} and "
-                    f"{other.origin}; only floating tensors are averaged"
-                )
-        return first
-    total = first.to(torch.float64, copy=True)
-    for other in checkpoints[1:]:
-        total += other.read(name)
-    return total.div_(len(checkpoints)).to(first.dtype)
 
 
 def check_same_tensors(one: Tensors, other: Tensors) -> None:
