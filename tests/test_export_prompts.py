@@ -15,9 +15,13 @@ from embedtrain.config.schema import TextFormat
 from embedtrain.config.sources import Source
 from embedtrain.data.examples import prompt_examples
 from embedtrain.data.rows import Row, text_key
+from embedtrain.data.store import store_rows
+from embedtrain.dist import Processes
 from embedtrain.evaluation.measure import Remembering
 from embedtrain.mining.corpus import Corpus
-from embedtrain.mining.retrieve import Retriever
+from embedtrain.mining.judges import Inquiry
+from embedtrain.mining.judges.vectors import Means, VectorJudge
+from embedtrain.mining.judges.writers import SourceWriter
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.export import export_encoder
 from embedtrain.model.parity import check_parity, cosine_distances
@@ -146,13 +150,14 @@ def test_mining_encodes_what_the_folder_encodes(tmp_path: Path, kind: str) -> No
     assert mining.format(TEXTS, "query", how.instruction) == written(how, TEXTS, "query")
     side = "query" if how.symmetric else "document"
     assert mining.format(TEXTS, side, how.instruction) == written(how, TEXTS, "document")
-    texts = encoder.spec.text
-    retriever = Retriever(encoder, "w", "t", texts, tmp_path / "vectors", 999, "cpu", seed=7)
+    writer = SourceWriter(encoder, "w", "t", encoder.spec.text, seed=7)
     source = Source.model_validate({"rows": "x"} | KINDS[kind][1])
-    corpus = Corpus(np.array([text_key(text) for text in TEXTS]), TEXTS)
-    queries = retriever.encode_queries([Row(text, ("",)) for text in TEXTS], source, "faq")
-    documents = retriever.encode_documents(corpus, source, "faq")
-    for vectors, name in ((queries, "FAQ"), (documents, "FAQ" if how.symmetric else "FAQ-document")):
+    corpus = Corpus(np.array([text_key(text) for text in TEXTS]), TEXTS, len(TEXTS))
+    rows = store_rows([Row(text, ("answer",)) for text in TEXTS], tmp_path / "rows")
+    inquiry = Inquiry("faq", source, rows, corpus, tmp_path / "work", Processes(0, 1))
+    ready = VectorJudge("base", writer, Means(tmp_path / "vectors", 999)).read(inquiry)
+    named = ((ready.queries_QD, "FAQ"), (ready.documents_WD, "FAQ" if how.symmetric else "FAQ-document"))
+    for vectors, name in named:
         shown = theirs.model.encode(TEXTS, prompt_name=name, show_progress_bar=False)
         assert cosine_distances(vectors, shown).max() <= 1e-6
 

@@ -16,15 +16,17 @@ from tiny_models import TEXTS, save_tiny
 
 from embedtrain.config.errors import UserError
 from embedtrain.config.load import find_stage
+from embedtrain.config.mining import Mine
 from embedtrain.config.schema import Machine, Run
 from embedtrain.data.rows import Row, read_rows, text_key, write_rows
-from embedtrain.data.store import store_rows
+from embedtrain.data.store import open_rows, store_rows
 from embedtrain.mining.corpus import build_corpus, draw_rows
+from embedtrain.mining.given import Given
+from embedtrain.mining.judges.opening import open_of_run
 from embedtrain.mining.tables import read_corpus, read_mined
 from embedtrain.search import dot
 from embedtrain.stages import mine, select
 from embedtrain.stages.context import StageContext
-from embedtrain.stages.opening import open_start
 from embedtrain.text import source_text, written_as_query
 
 
@@ -49,18 +51,20 @@ def test_candidates_are_the_nearest_documents(tmp_path: Path, rows: dict[str, li
             [row.query for row in rows[name]], "query", max_tokens=limits["query"], **rest
         )
         documents = encoder.encode(texts, "document", max_tokens=limits["document"], **rest)
+        firsts = []
         for number, row in enumerate(rows[name]):
             scores = dot(queries[number][None], documents)
             order = np.lexsort((np.arange(len(texts)), -scores))
             assert mined.ids_QK[number].tolist() == order[:9].tolist()
-            np.testing.assert_allclose(mined.score_QK[number], scores[order[:9]], rtol=1e-6)
+            assert mined.ranks_QK[number].tolist() == list(range(1, 10))
+            column = mined.columns["base"]
+            np.testing.assert_array_equal(column.score_QK[number], scores[order[:9]].astype(np.float32))
             own = [texts.index(text) for text in row.positives]
-            np.testing.assert_allclose(mined.positive_scores[number], scores[own], rtol=1e-6)
-            assert mined.positive_score_Q[number] == pytest.approx(scores[own].min(), rel=1e-6)
-            rank = max(order.tolist().index(document) for document in own) + 1
-            assert mined.positive_rank_Q[number] == (rank if rank <= 9 else 0)
-        shares = [facts[name][f"positive_in_top_{top}"] for top in (1,)]
-        assert shares == [round(float((mined.positive_rank_Q == 1).mean()), 4)]
+            np.testing.assert_array_equal(column.positive_scores[number], scores[own].astype(np.float32))
+            worst = max(order.tolist().index(document) for document in own)
+            firsts.append(worst == 0)
+        assert facts[name]["positive_in_top_1"] == round(float(np.mean(firsts)), 4)
+        assert facts[name]["retrievers"]["base"]["positive_in_top_1"] == facts[name]["positive_in_top_1"]
     assert "positive_in_top_10" not in facts["one"]
     assert facts["two"]["mined_rows"] == 25
 
@@ -88,7 +92,7 @@ def test_symmetric_documents_are_formatted_as_queries(tmp_path: Path) -> None:
         folder.mkdir()
         source = {"rows": str(tmp_path / "one.parquet"), "symmetric": symmetric}
         mine_with_words(make_run(folder, {"one": source}, {}, {}), folder)
-        scores.append(read_mined(folder / "r" / "mined", "one").positive_score_Q[0])
+        scores.append(read_mined(folder / "r" / "mined", "one").columns["base"].positive_scores[0][0])
     assert scores[0] == pytest.approx(1.0, abs=1e-6)
     assert scores[1] < 0.99
 
@@ -113,7 +117,8 @@ def test_documents_are_written_as_training_writes_them(tmp_path: Path, rows: dic
         chosen[side] += 1
         query = words.encode([row.query], "query", **rest)
         document = words.encode([row.positives[0]], side, **rest)
-        assert mined.positive_scores[number][0] == pytest.approx(dot(query, document).item(), rel=1e-6)
+        score = mined.columns["base"].positive_scores[number][0]
+        assert score == pytest.approx(dot(query, document).item(), rel=1e-6)
     assert min(chosen.values()) > 5  # the premise: both kinds were mined
 
 
@@ -129,9 +134,12 @@ def test_rows_and_corpus_are_drawn_with_the_seed(tmp_path: Path) -> None:
     assert draw_rows(50, None, 7, "one").tolist() == draw_rows(50, 50, 7, "one").tolist() == list(range(50))
     wanted = {text_key(text) for number in chosen for text in lines[number].positives}
     for size in (None, 1, 20):
-        corpus = build_corpus(store, chosen, size, 7, "one")
+        stage = Mine.model_validate({"name": "m", "kind": "mine", "from": "base", "corpus_size": size})
+        corpus = build_corpus(store, chosen, stage, Given(), False, 7, "one")
+        assert corpus.num_searched == len(corpus.texts)
         assert wanted <= set(corpus.keys_N.tolist())
         assert len(corpus.texts) == len(set(corpus.texts))
+        assert corpus.texts[:] == [corpus.texts[place] for place in range(len(corpus.texts))]
         assert [text_key(text) for text in corpus.texts] == corpus.keys_N.tolist()
         everything = len({text for row in lines for text in row.positives})
         assert len(corpus.texts) == {None: everything, 1: len(wanted), 20: max(20, len(wanted))}[size]
@@ -149,7 +157,7 @@ def test_the_columns_are_those_of_the_docs(tmp_path: Path, rows: dict[str, list[
     page = (Path(__file__).parent.parent / "docs" / "mining.md").read_text()
     for name in ("candidates.parquet", "corpus.parquet"):
         for column in pq.read_schema(tmp_path / "r" / "mined" / name).names:
-            assert f"`{column}`" in page
+            assert f"`{column.partition('.')[0]}" in page
 
 
 @pytest.fixture
@@ -163,7 +171,7 @@ def tiny_run(tmp_path: Path) -> Run:
         for _ in range(60)
     ]
     write_rows(tmp_path / "one.parquet", lines)
-    run = make_run(tmp_path, {"one": {"instruction": "find"}}, {"top_k": 20}, {"rule": {"kind": "naive"}})
+    run = make_run(tmp_path, {"one": {"instruction": "find"}}, {"top_k": 20}, {"rules": []})
     values = run.model_dump(by_alias=True, mode="json")
     values["base"]["model"] = str(tmp_path / "model")
     values["text"]["query"] = "{instruction}: {text}"
@@ -174,17 +182,15 @@ def test_with_a_real_model_from_the_base(tmp_path: Path, tiny_run: Run) -> None:
     context = context_of(tiny_run, "mined", tmp_path)
     facts = mine.run_stage(context)
     assert facts["sources"]["one"]["documents"] == 60
-    encoder = open_start(context)
+    encoder = open_of_run(context, "base")
     rows = read_rows(tmp_path / "one.parquet")
     mined = read_mined(context.folder, "one")
     queries = encoder.encode([row.query for row in rows], "query", instruction="find")
     documents = encoder.encode([row.positives[0] for row in rows], "document")
     scores = np.sum(queries * documents, axis=1)
-    np.testing.assert_allclose(mined.positive_score_Q, scores, atol=1e-5)
+    np.testing.assert_allclose(np.concatenate(mined.columns["base"].positive_scores), scores, atol=1e-5)
     select.run_stage(context_of(tiny_run, "chosen", tmp_path))
-    assert all(
-        len(row.negatives) == 7 for row in read_rows(tmp_path / "r" / "chosen" / "rows" / "one.parquet")
-    )
+    assert all(len(row.negatives) == 7 for row in open_rows(tmp_path / "r" / "chosen" / "rows" / "one"))
 
 
 KILLED = """
