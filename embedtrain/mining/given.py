@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 
@@ -41,13 +42,11 @@ def write_given(paths: Sequence[str], folder: Path) -> None:
     problems = Problems()
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    interner = Interner(folder, NAME, text_key)
     documents = documents_of(paths, problems)
-    with progress("corpus", unit="document") as bar:
+    with progress("corpus", unit="document") as bar, closing(Interner(folder, NAME, text_key)) as interner:
         while block := list(islice(documents, BLOCK_ROWS)):
             interner.add(block)
             bar.advance(len(block))
-    interner.close()
     problems.require()
 
 
