@@ -131,6 +131,21 @@ def test_a_folder_of_other_sizes_is_refused(tmp_path: Path) -> None:
         search_units(vectors(6, 4), vectors(7, 9), 4, tmp_path)
 
 
+def test_blocks_of_a_pass_are_searched_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU: fewer passes over the documents, the same files."""
+    queries, documents = vectors(2, 75), vectors(3, 300)
+    sizes = {"query_block": 8, "document_block": 100, "rank": 1, "world": 2}
+    alone = search_units(queries, documents, 5, tmp_path / "alone", **sizes)
+    passes = []
+    find = units.search_block
+    monkeypatch.setattr(units, "search_block", lambda *a, **b: passes.append(len(a[0])) or find(*a, **b))
+    monkeypatch.setitem(units.BLOCKS_A_PASS, "cpu", 3)
+    together = search_units(queries, documents, 5, tmp_path / "together", **sizes)
+    assert together.made == alone.made == 15
+    assert passes == [24, 16, 24, 11, 24, 11]  # five blocks a part; the very last holds three queries
+    assert files(tmp_path / "alone") == files(tmp_path / "together")
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_vectors_of_any_precision(tmp_path: Path, dtype: type) -> None:
     queries, documents = vectors(8, 30).astype(dtype), vectors(9, 500).astype(dtype)

@@ -6,7 +6,7 @@ nor a result depends on the number of cores or processes.
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ def approximate_units(
     seed: int = 0,
     rank: int = 0,
     world: int = 1,
-    query_block: int | None = None,
+    query_block: int = QUERY_BLOCK,
     device: str = "cpu",
     label: str = "search",
 ) -> Rankings:
@@ -62,10 +62,11 @@ def approximate_units(
         print(f"{label}: the index finds {100 * measured:.2f} % of the nearest {grid.k}", flush=True)
     wait_for([folder / RECALL])
 
-    def find(block: int, part: int) -> Ranking:
-        return index.search(queries[grid.queries(block)], documents, grid.k)
+    def find(numbers: np.ndarray, part: int) -> Ranking:
+        return index.search(queries[numbers], documents, grid.k)
 
-    return make_units(find, grid, folder, rank, world, label, read_json(folder / RECALL)["recall"])
+    found = make_units(find, grid, folder, rank, world, label)
+    return replace(found, recall=read_json(folder / RECALL)["recall"])
 
 
 @dataclass(frozen=True, slots=True)

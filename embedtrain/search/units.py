@@ -21,7 +21,7 @@ from embedtrain.search.exact import Ranking, best, check, device_kind, longest_v
 from embedtrain.show.progress import progress
 
 QUERY_BLOCK = 1024
-QUERY_BLOCKS = {"cuda": 2**14}  # where documents travel to the device for each block
+BLOCKS_A_PASS = {"cuda": 16}  # on a device that documents must travel to, for which they do so once
 MIN_UNITS = (
     32  # where blocks of queries are fewer, documents are cut too: to share, and to lose little by a kill
 )
@@ -49,13 +49,9 @@ class Grid:
         """Parts of the documents."""
         return -(-self.num_documents // self.document_block)
 
-    def queries(self, block: int) -> slice:
-        """The queries of a block."""
-        return slice(block * self.query_block, min(self.num_queries, (block + 1) * self.query_block))
-
-    def block_size(self, block: int) -> int:
-        """Queries of a block: all have as many but the last."""
-        return self.queries(block).stop - self.queries(block).start
+    def numbers(self, block: int) -> np.ndarray:
+        """The queries of a block; all have as many but the last."""
+        return np.arange(block * self.query_block, min(self.num_queries, (block + 1) * self.query_block))
 
     def documents(self, part: int) -> slice:
         """The documents of a part."""
@@ -99,7 +95,7 @@ class Rankings:
     def block(self, number: int) -> Ranking:
         """The rankings of queries number * query_block and following; waits for other processes' units."""
         if self.k == 0:
-            return empty_ranking(self.grid.block_size(number))
+            return empty_ranking(len(self.grid.numbers(number)))
         files = [unit_file(self.folder, number, part) for part in range(self.grid.num_parts)]
         wait_for(files)
         ids, scores = zip(*map(_read_unit, files), strict=True)
@@ -118,18 +114,17 @@ def search_units(
     *,
     rank: int = 0,
     world: int = 1,
-    query_block: int | None = None,
+    query_block: int = QUERY_BLOCK,
     document_block: int | None = None,
     device: str = "cpu",
     label: str = "search",
 ) -> Rankings:
     """`exact.search` in units; makes those of this rank that `folder` lacks, and waits for nobody.
 
-    Either array may be a memory map. Without sizes of blocks the numbers of queries and documents give them.
-    The folder belongs to these vectors; ValueError where it holds units of other sizes.
+    Either array may be a memory map. Without a `document_block` the sizes give it. The folder belongs to
+    these vectors; ValueError where it holds units of other sizes.
     """
     check(queries, documents, k)
-    query_block = query_block or QUERY_BLOCKS.get(device_kind(device), QUERY_BLOCK)
     document_block = document_block or part_size(-(-len(queries) // query_block), len(documents))
     grid = Grid(len(queries), len(documents), min(k, len(documents)), query_block, document_block)
 
@@ -137,13 +132,13 @@ def search_units(
     def longest(part: int) -> float:
         return longest_vector(documents[grid.documents(part)])
 
-    def find(block: int, part: int) -> Ranking:
+    def find(numbers: np.ndarray, part: int) -> Ranking:
         chosen = documents[grid.documents(part)]
         width = min(grid.k, len(chosen))
-        ids, scores = search_block(queries[grid.queries(block)], chosen, width, longest(part), device=device)
+        ids, scores = search_block(queries[numbers], chosen, width, longest(part), device=device)
         return ids + grid.documents(part).start, scores
 
-    return make_units(find, grid, folder, rank, world, label)
+    return make_units(find, grid, folder, rank, world, label, BLOCKS_A_PASS.get(device_kind(device), 1))
 
 
 def bm25_units(
@@ -162,31 +157,45 @@ def bm25_units(
     num_documents = index.num_documents if num_searched is None else num_searched
     grid = Grid(len(queries), num_documents, min(k, num_documents), query_block, max(1, num_documents))
 
-    def find(block: int, part: int) -> Ranking:
-        rows = grid.queries(block)
-        return index.search([queries[number] for number in range(rows.start, rows.stop)], k, num_documents)
+    def find(numbers: np.ndarray, part: int) -> Ranking:
+        return index.search([queries[number] for number in numbers.tolist()], k, num_documents)
 
     return make_units(find, grid, folder, rank, world, label)
 
 
 def make_units(
-    find: Callable[[int, int], Ranking],
+    find: Callable[[np.ndarray, int], Ranking],
     grid: Grid,
     folder: Path,
     rank: int,
     world: int,
     label: str,
-    recall: float | None = None,
+    blocks_a_pass: int = 1,
 ) -> Rankings:
-    """Make the units of this rank that are not there; `find` ranks a block of queries over a part."""
+    """Make the units of this rank that are not there; `find` ranks queries, by number, over a part."""
     _claim(folder, grid)
     own = grid.units()[rank::world]
     missing = [unit for unit in own if not unit_file(folder, *unit).exists()]
-    with progress(label, total=sum(grid.block_size(block) for block, _ in missing), unit="row") as bar:
-        for block, part in missing:
-            _write_unit(unit_file(folder, block, part), find(block, part))
-            bar.advance(grid.block_size(block))
-    return Rankings(folder, grid, len(missing), len(own) - len(missing), recall)
+    with progress(label, total=sum(len(grid.numbers(block)) for block, _ in missing), unit="row") as bar:
+        for part, blocks in _passes(missing, blocks_a_pass):
+            numbers = [grid.numbers(block) for block in blocks]
+            ids, scores = find(np.concatenate(numbers), part)
+            ends = np.cumsum([len(one) for one in numbers])[:-1]
+            rankings = zip(np.split(ids, ends), np.split(scores, ends), strict=True)
+            for block, ranking in zip(blocks, rankings, strict=True):
+                _write_unit(unit_file(folder, block, part), ranking)
+            bar.advance(len(ids))
+    return Rankings(folder, grid, len(missing), len(own) - len(missing))
+
+
+def _passes(units: Sequence[tuple[int, int]], blocks: int) -> Iterator[tuple[int, list[int]]]:
+    """A part, and at most so many blocks of the units that search it."""
+    by_part: dict[int, list[int]] = {}
+    for block, part in units:
+        by_part.setdefault(part, []).append(block)
+    for part, found in by_part.items():
+        for start in range(0, len(found), blocks):
+            yield part, found[start : start + blocks]
 
 
 def part_size(num_blocks: int, num_documents: int) -> int:
