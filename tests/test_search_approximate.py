@@ -52,6 +52,15 @@ def test_recall_is_what_it_says(vectors, tmp_path: Path, capsys: pytest.CaptureF
         assert (np.diff(scores[line]) <= 0).all()
 
 
+@pytest.mark.parametrize(
+    ("recall", "num_probes", "ending"),
+    [(0.96, 8, "nearest 5"), (0.8444, 8, "nearest 5; more with num_probes above 8"), (0.9, 32, "nearest 5")],
+)
+def test_a_poor_recall_is_told_with_what_helps(recall: float, num_probes: int, ending: str) -> None:
+    told = approximate.recall_text("faq: search", recall, 5, settings(num_probes=num_probes))
+    assert told == f"faq: search: the index finds {100 * recall:.2f} % of the {ending}"
+
+
 def test_all_cells_find_all(vectors, tmp_path: Path) -> None:
     pytest.importorskip("faiss")
     queries, documents = vectors

@@ -21,6 +21,7 @@ from embedtrain.show.progress import progress
 
 SAMPLED_QUERIES = 200  # that recall is measured on
 VECTORS_PER_LIST = 64  # that the centres are learned from
+POOR_RECALL = 0.95  # below it the way to a better one is told
 MIN_PER_LIST = 39  # documents of a cell on average: with fewer, FAISS says, centres are poor
 ITERATIONS = 10  # of k-means
 CHUNK = 2**14  # documents added at a time
@@ -59,7 +60,7 @@ def approximate_units(
     if rank == 0 and not (folder / RECALL).exists():
         measured = measure_recall(index, queries, documents, grid.k, seed)
         write_json(folder / RECALL, {"recall": measured, "k": grid.k, "cells": index.faiss.nlist})
-        print(f"{label}: the index finds {100 * measured:.2f} % of the nearest {grid.k}", flush=True)
+        print(recall_text(label, measured, grid.k, approximate), flush=True)
     wait_for([folder / RECALL])
 
     def find(numbers: np.ndarray, part: int) -> Ranking:
@@ -103,6 +104,13 @@ def measure_recall(index: CellIndex, queries: np.ndarray, documents: np.ndarray,
     exact = search(asked, documents, k, device=index.device)[0]
     found = index.search(asked, documents, k)[0]
     return float(np.mean([len(np.intersect1d(*pair)) / k for pair in zip(exact, found, strict=True)]))
+
+
+def recall_text(label: str, recall: float, k: int, approximate: Approximate) -> str:
+    """What is told of a measured recall, and what helps where it is poor."""
+    text = f"{label}: the index finds {100 * recall:.2f} % of the nearest {k}"
+    poor = recall < POOR_RECALL and approximate.num_probes < approximate.num_lists
+    return f"{text}; more with num_probes above {approximate.num_probes}" if poor else text
 
 
 def import_faiss() -> Any:
