@@ -1,0 +1,164 @@
+"""Mining on several processes, after a stop, and again with a newer model: the same bytes, nothing twice."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+from exports import tiny_export
+from mined_sources import make_run, mine_with_words, write_sources
+from tiny_models import TEXTS, save_tiny
+
+from embedtrain.artifacts import write_json
+from embedtrain.config.load import find_stage
+from embedtrain.config.schema import Machine, Run
+from embedtrain.data.rows import Row, write_rows
+from embedtrain.data.store import open_rows
+from embedtrain.mining import retrieve
+from embedtrain.mining.judges import inquiry, stored, vectors, words
+from embedtrain.stages import mine, select, train
+from embedtrain.stages.context import STAGE_FILE, StageContext
+
+UNIT_ROWS = 8
+ONE_OF_MANY = """
+    import sys
+    from pathlib import Path
+    from embedtrain.mining import retrieve
+    from embedtrain.mining.judges import inquiry, stored, vectors, words
+    from embedtrain.stages import mine
+    from embedtrain.stages.context import read_context
+
+    for module in (retrieve, inquiry, stored, vectors, words):
+        module.UNIT_ROWS = 8
+    mine.run_stage(read_context(Path(sys.argv[1])))
+"""
+
+
+def tables(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.parquet"))}
+
+
+@pytest.fixture
+def tiny_run(tmp_path: Path) -> Run:
+    """Sentences of the tiny tokenizer's texts, mined by a tiny random base, another model and BM25."""
+    save_tiny("llama", tmp_path / "base")
+    tiny_export(tmp_path / "other")
+    texts = " ".join(TEXTS).split()
+    rng = np.random.default_rng(0)
+    for name, num in (("one", 60), ("two", 21)):
+        lines = [
+            Row(" ".join(rng.choice(texts, 5)), (" ".join(rng.choice(texts, rng.integers(4, 20))),))
+            for _ in range(num)
+        ]
+        write_rows(tmp_path / f"{name}.parquet", lines)
+    (tmp_path / "given.txt").write_text("\n".join(TEXTS))
+    other = {"kind": "model", "name": "other", "model": str(tmp_path / "other" / "model")}
+    mined = {"top_k": 12, "retrievers": [other, {"kind": "bm25"}], "corpus": [str(tmp_path / "given.txt")]}
+    values = make_run(tmp_path, {"one": {}, "two": {}}, mined, {"rules": [], "last_rank": 12}).model_dump(
+        by_alias=True, mode="json"
+    )
+    values["base"]["model"] = str(tmp_path / "base")
+    objective = {"terms": [{"kind": "infonce"}]}
+    settings = {"batch_size": 4, "steps": 2, "lr": 1e-2, "lora": {"rank": 2}, "num_negatives": 2}
+    values["stages"] += [
+        {"name": "tune", "kind": "train", "rows": "chosen", "objective": objective} | settings,
+        {"name": "again", "kind": "mine", "from": "tune"} | mined,
+    ]
+    return Run.model_validate(values)
+
+
+def start(run: Run, folder: Path, num_processes: int) -> list[subprocess.Popen[bytes]]:
+    """So many processes of the stage, by the environment that a launcher gives them."""
+
+    machine = Machine(num_processes=num_processes, encode_tokens=64, threads=1)
+    values = {
+        "run": run.model_dump(by_alias=True, mode="json"),
+        "stage": "mined",
+        "machine": machine.model_dump(mode="json"),
+        "inputs": {},
+    }
+    write_json(folder / STAGE_FILE, values)
+    ranks = [{"RANK": str(rank), "WORLD_SIZE": str(num_processes)} for rank in range(num_processes)]
+    given = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", textwrap.dedent(ONE_OF_MANY), str(folder)]
+    return [subprocess.Popen(command, env=given | rank) for rank in ranks]
+
+
+@pytest.mark.slow
+def test_on_one_two_and_four_processes(tmp_path: Path, tiny_run: Run) -> None:
+    made = {}
+    for num in (1, 2, 4):
+        folder = tmp_path / str(num) / "mined.partial"
+        assert [child.wait(240) for child in start(tiny_run, folder, num)] == [0] * num
+        made[num] = tables(folder)
+        assert not (folder / "work").exists()
+        shards = {path.name: path.read_bytes() for path in folder.parent.glob("vectors/*/*.npy")}
+        made[num] |= shards
+    assert made[1] == made[2] == made[4]
+    assert len(made[1]) > 10
+
+
+def test_what_was_finished_before_a_stop_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped at the fourth unit of eight; the next try makes the other five and no unit twice."""
+    for module in (retrieve, inquiry, stored, vectors, words):
+        monkeypatch.setattr(module, "UNIT_ROWS", UNIT_ROWS)
+    write_sources(tmp_path)
+    run = make_run(tmp_path, {"one": {}, "two": {}}, {"top_k": 7, "retrievers": [{"kind": "bm25"}]}, {})
+    whole, _ = mine_with_words(run, tmp_path)
+    folder = tmp_path / "r" / "mined"
+    before = tables(folder)
+    assert [whole[name]["units_made"] for name in ("one", "two")] == [5, 4]
+    for path in folder.glob("*.parquet"):
+        path.unlink()
+    true_unit, made = retrieve.make_unit, []
+
+    def stop_at_the_fourth(*given: object) -> object:
+        if len(made) == 3:
+            raise KeyboardInterrupt
+        made.append(given[-1])
+        return true_unit(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(retrieve, "make_unit", stop_at_the_fourth)
+    with pytest.raises(KeyboardInterrupt):
+        mine_with_words(run, tmp_path)
+    assert tables(folder) == {}
+    monkeypatch.setattr(retrieve, "make_unit", true_unit)
+    facts, encoder = mine_with_words(run, tmp_path)
+    assert tables(folder) == before
+    assert encoder.encoded == []
+    assert (facts["one"]["units_found"], facts["one"]["units_made"]) == (3, 2)
+    assert (facts["two"]["units_found"], facts["two"]["units_made"]) == (0, 4)
+    told = facts["one"]["retrievers"]
+    assert [told[name]["searches_found"] for name in ("base", "bm25")] == [5, 5]
+    assert [told[name]["searches_made"] for name in ("base", "bm25")] == [0, 0]
+    assert told["base"]["texts_encoded"] == 0
+    assert not (folder / "work").exists()
+
+
+def test_mined_again_with_a_newer_model(tmp_path: Path, tiny_run: Run) -> None:
+    """mine, select, train, mine: the trained model's vectors are new, the other model's are all there."""
+    folders = {name: tmp_path / "r" / name for name in ("mined", "chosen", "tune", "again")}
+
+    def work(name: str, module: object, **inputs: Path) -> dict:
+        folders[name].mkdir(parents=True)
+        context = StageContext(
+            tiny_run, find_stage(tiny_run, name), Machine(threads=1), folders[name], inputs
+        )
+        return module.run_stage(context)  # type: ignore[attr-defined]
+
+    first = work("mined", mine)["sources"]
+    work("chosen", select, mined=folders["mined"])
+    assert all(row.negatives for row in open_rows(folders["chosen"] / "rows" / "one"))
+    work("tune", train, chosen=folders["chosen"])
+    again = work("again", mine, tune=folders["tune"])["sources"]
+    for name in ("one", "two"):
+        one, two = first[name]["retrievers"], again[name]["retrievers"]
+        num_texts = one["base"]["texts_encoded"] + one["base"]["texts_stored"]
+        assert two["tune"]["texts_encoded"] > 0  # the premise: another model
+        assert two["tune"]["texts_encoded"] + two["tune"]["texts_stored"] == num_texts
+        assert (two["other"]["texts_encoded"], two["other"]["texts_stored"]) == (0, num_texts)
+    assert tables(folders["again"])["corpus.parquet"] == tables(folders["mined"])["corpus.parquet"]
+    assert tables(folders["again"])["candidates.parquet"] != tables(folders["mined"])["candidates.parquet"]
