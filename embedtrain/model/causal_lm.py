@@ -19,7 +19,7 @@ from embedtrain.config.errors import UserError
 from embedtrain.model.existing import ADAPTER
 from embedtrain.model.layout import read_config
 from embedtrain.model.load import quiet, require_transformers
-from embedtrain.model.scorer import Pair, require_finite, score_by_length
+from embedtrain.model.scorer import Pair, fitting, require_finite, score_by_length
 from embedtrain.model.source import resolve_model
 from embedtrain.model.tokens import load_tokenizer
 
@@ -78,7 +78,8 @@ class CausalLM:
 
     def budget(self, tokens_per_batch: int) -> int:
         """Tokens in a batch whose logits fit into memory too."""
-        return max(1, min(tokens_per_batch, MAX_LOGITS // self.model.config.get_text_config().vocab_size))
+        within = MAX_LOGITS // self.model.config.get_text_config().vocab_size
+        return max(1, min(fitting(tokens_per_batch, self.model.device), within))
 
     def last_logits(self, lines: Sequence[Written], keep: int) -> Tensor:
         """Logits (P, keep, V) of the last `keep` places of the lines, padded at their right to the longest.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from embedtrain.config.errors import UserError
 from embedtrain.model.existing import read_optional
-from embedtrain.model.scorer import Pair, require_finite, score_by_length
+from embedtrain.model.scorer import Pair, fitting, require_finite, score_by_length
 from embedtrain.model.source import resolve_model
 from embedtrain.model.st import check_folder, check_weights, quiet_sentence_transformers
 
@@ -38,7 +38,7 @@ class CrossEncoderScorer:
         self.model.eval()
         scores_P = score_by_length(
             self.lengths(pairs),
-            tokens_per_batch,
+            fitting(tokens_per_batch, self.model.device),
             lambda numbers: self.score_batch([pairs[number] for number in numbers]),
         )
         return require_finite(scores_P, pairs, self.name)

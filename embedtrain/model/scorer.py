@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from embedtrain.config.errors import UserError
+from embedtrain.model.encoder import CPU_TOKENS
 
 Pair = tuple[str, str]
 """A query and a document."""
@@ -33,6 +34,13 @@ def score_by_length(
         for numbers in batches(lengths_P, tokens_per_batch):
             scores_P[numbers] = score_batch(numbers).float().cpu().numpy()
     return scores_P
+
+
+def fitting(tokens_per_batch: int, device: torch.device) -> int:
+    """Tokens in a batch; on a CPU as few as its caches hold."""
+    if device.type != "cpu":
+        return tokens_per_batch
+    return min(tokens_per_batch, CPU_TOKENS * torch.get_num_threads())
 
 
 def batches(lengths_P: np.ndarray, tokens_per_batch: int) -> Iterator[np.ndarray]:
