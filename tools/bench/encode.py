@@ -120,14 +120,15 @@ def judge_encode(figures: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def encode_table(figures: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[object]]]:
-    """Columns and a row a model and corpus; an absent peer is named with the reason."""
-    columns = ["model", "corpus", "texts", "tokens", "tokens a text", "CPU-s ours", "CPU-s theirs"]
-    columns += ["our speed, CPU-seconds", "our speed, seconds", "largest difference"]
+    """Columns and a row a model and corpus; an absent peer is named with the reason.
+
+    `speed` is ours over theirs in CPU-seconds; the tokens a text are given as median and 90th percentile.
+    """
+    columns = ["model", "corpus", "tokens", "p50, p90", "CPU-s", "theirs", "speed", "by clock", "differ by"]
     rows: list[list[object]] = []
     for one in figures:
-        spread = f"{one['tokens_a_text']['p50']}, p90 {one['tokens_a_text']['p90']}"
-        row = [one["model"], one["corpus"], one["texts"], one["tokens"], f"median {spread}"]
-        row.append(round(one["cpu_seconds"][OURS], 2))
+        spread = f"{one['tokens_a_text']['p50']}, {one['tokens_a_text']['p90']}"
+        row = [one["model"], one["corpus"], one["tokens"], spread, round(one["cpu_seconds"][OURS], 2)]
         if one["skipped"]:
             rows.append([*row, one["skipped"][PEER], None, None, None])
             continue
