@@ -103,12 +103,12 @@ def test_units_and_half_precision_candidates(vectors, found, tmp_path: Path, mon
 
 
 def test_recall_of_an_index(vectors, found, tmp_path: Path) -> None:
-    """A quarter of the cells holds nearly all of the nearest; what is found has the exact score."""
+    """A sixteenth of the cells holds most of the nearest; what is found has the exact score."""
     pytest.importorskip("faiss")
-    settings = Approximate(above_documents=1_000, num_lists=512, num_probes=128)
+    settings = Approximate(above_documents=1_000, num_lists=512, num_probes=32)
     rankings = approximate_units(*vectors, K, tmp_path, settings)
     assert rankings.recall is not None
-    assert rankings.recall > 0.9
+    assert rankings.recall == pytest.approx(0.844, abs=0.03)  # measured
     ids, scores = rankings.block(0)
     same = ids == found[0][: len(ids)]
     np.testing.assert_array_equal(scores[same], found[1][: len(ids)][same])
