@@ -1,4 +1,4 @@
-"""vectors.py: nothing stale, nothing twice, and a kill that changes no byte."""
+"""vectors/: nothing stale, nothing twice, and a kill that changes no byte."""
 
 import os
 import signal
