@@ -23,17 +23,29 @@ from embedtrain.stages import mine, select, train
 from embedtrain.stages.context import STAGE_FILE, StageContext
 
 UNIT_ROWS = 8
-ONE_OF_MANY = """
+ALL_RANKS = """
+    import os
     import sys
     from pathlib import Path
+    import torch
     from embedtrain.mining import retrieve
     from embedtrain.mining.judges import inquiry, stored, vectors, words
     from embedtrain.stages import mine
     from embedtrain.stages.context import read_context
 
+    torch.set_num_threads(1)
     for module in (retrieve, inquiry, stored, vectors, words):
         module.UNIT_ROWS = 8
-    mine.run_stage(read_context(Path(sys.argv[1])))
+    for folder in map(Path, sys.argv[1:]):
+        context = read_context(folder)
+        world, children = context.machine.num_processes, []
+        for rank in range(world):
+            if (child := os.fork()) == 0:
+                os.environ.update(RANK=str(rank), WORLD_SIZE=str(world))
+                mine.run_stage(context)
+                os._exit(0)
+            children.append(child)
+        assert [os.waitpid(child, 0)[1] for child in children] == [0] * world
 """
 
 
@@ -70,9 +82,8 @@ def tiny_run(tmp_path: Path) -> Run:
     return Run.model_validate(values)
 
 
-def start(run: Run, folder: Path, num_processes: int) -> list[subprocess.Popen[bytes]]:
-    """So many processes of the stage, by the environment that a launcher gives them."""
-
+def write_stage(run: Run, folder: Path, num_processes: int) -> None:
+    """What the pipeline writes for the processes of a stage."""
     machine = Machine(num_processes=num_processes, encode_tokens=64, threads=1)
     values = {
         "run": run.model_dump(by_alias=True, mode="json"),
@@ -81,24 +92,23 @@ def start(run: Run, folder: Path, num_processes: int) -> list[subprocess.Popen[b
         "inputs": {},
     }
     write_json(folder / STAGE_FILE, values)
-    ranks = [{"RANK": str(rank), "WORLD_SIZE": str(num_processes)} for rank in range(num_processes)]
-    given = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", textwrap.dedent(ONE_OF_MANY), str(folder)]
-    return [subprocess.Popen(command, env=given | rank) for rank in ranks]
 
 
-@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_on_one_two_and_four_processes(tmp_path: Path, tiny_run: Run) -> None:
-    made = {}
-    for num in (1, 2, 4):
-        folder = tmp_path / str(num) / "mined.partial"
-        assert [child.wait(240) for child in start(tiny_run, folder, num)] == [0] * num
-        made[num] = tables(folder)
+    folders = {num: tmp_path / str(num) / "mined.partial" for num in (1, 2, 4)}
+    for num, folder in folders.items():
+        write_stage(tiny_run, folder, num)
+    given = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", textwrap.dedent(ALL_RANKS), *map(str, folders.values())]
+    subprocess.run(command, env=given, check=True)
+    made = {num: tables(folder) for num, folder in folders.items()}
+    for num, folder in folders.items():
+        shards = list(folder.parent.glob("vectors/*/*.npy"))
+        assert len(shards) > 20
+        made[num] |= {path.name: path.read_bytes() for path in shards}
         assert not (folder / "work").exists()
-        shards = {path.name: path.read_bytes() for path in folder.parent.glob("vectors/*/*.npy")}
-        made[num] |= shards
     assert made[1] == made[2] == made[4]
-    assert len(made[1]) > 10
 
 
 def test_what_was_finished_before_a_stop_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

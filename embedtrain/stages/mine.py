@@ -45,7 +45,7 @@ TOGETHER: dict[str, Callable[[Sequence[Any]], Any]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Mined:
+class Share:
     """One source, after this process has done its share."""
 
     corpus: Corpus
@@ -93,7 +93,7 @@ def mine_source(
     given: Given,
     judges: Sequence[Judge],
     processes: Processes,
-) -> Mined:
+) -> Share:
     """This process's share of encoding, searching and fusing."""
     start, source = time.monotonic(), context.run.sources[name]
     numbers = draw_rows(len(rows), stage.max_rows, context.seed, name)
@@ -113,11 +113,11 @@ def mine_source(
         "seconds": round(time.monotonic() - start, 1),
         "retrievers": {column: one.facts for column, one in found.items()},
     }
-    return Mined(corpus, units, facts)
+    return Share(corpus, units, facts)
 
 
 def write_tables(
-    folder: Path, stage: Mine, mined: Mapping[str, Mined], facts: Mapping[str, Facts]
+    folder: Path, stage: Mine, mined: Mapping[str, Share], facts: Mapping[str, Facts]
 ) -> dict[str, Facts]:
     """Both tables from the units of all processes; the facts with the shares of rows found."""
     columns, finished = [judge.column for judge in stage.judges], {}
