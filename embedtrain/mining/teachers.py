@@ -20,6 +20,7 @@ from embedtrain.config.retrievers import (
 from embedtrain.data.store import RowStore
 from embedtrain.mining.endpoint import open_scorer
 from embedtrain.mining.judges import Inquiry, Setting, open_judge
+from embedtrain.model import causal_lm, cross_encoder
 from embedtrain.model.scorer import Scorer
 
 UNIT_PAIRS = 2048  # where a pair costs a pass through a model
@@ -101,24 +102,19 @@ def unit_pairs(judge: Teacher) -> int:
 
 def open_cross_encoder(judge: CrossEncoderJudge, setting: Setting) -> Scorer:
     """A sentence-transformers CrossEncoder."""
-    from embedtrain.model.cross_encoder import open_cross_encoder
-
-    return open_cross_encoder(judge.model, scale=judge.scale, **pinned(judge, setting))
+    return cross_encoder.open_cross_encoder(judge.model, scale=judge.scale, **pinned(judge, setting))
 
 
 def open_likelihood(judge: LikelihoodJudge, setting: Setting) -> Scorer:
     """A causal LM that says how likely the query is."""
-    from embedtrain.model.causal_lm import open_causal_lm, open_likelihood
-
-    return open_likelihood(open_causal_lm(judge.model, **pinned(judge, setting)), judge.template)
+    lm = causal_lm.open_causal_lm(judge.model, **pinned(judge, setting))
+    return causal_lm.open_likelihood(lm, judge.template)
 
 
 def open_yes_no(judge: YesNoJudge, setting: Setting) -> Scorer:
     """A causal LM that is asked."""
-    from embedtrain.model.causal_lm import open_causal_lm, open_yes_no
-
-    lm = open_causal_lm(judge.model, **pinned(judge, setting))
-    return open_yes_no(lm, judge.template, judge.yes, judge.no)
+    lm = causal_lm.open_causal_lm(judge.model, **pinned(judge, setting))
+    return causal_lm.open_yes_no(lm, judge.template, judge.yes, judge.no)
 
 
 def open_endpoint(judge: EndpointJudge, setting: Setting) -> Scorer:
