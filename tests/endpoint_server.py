@@ -11,10 +11,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
+import pytest
 
+from embedtrain.config.errors import UserError
 from embedtrain.config.retrievers import EndpointJudge
+from embedtrain.mining.endpoint import EndpointEncoder
+from embedtrain.mining.endpoint.client import Client
 
 DIM = 6
+TEXTS = [f"text {number}" for number in range(30)]
+HOW = {"instruction": "not read", "max_tokens": None, "tokens_per_batch": 64}
 Fault = Callable[["Handler"], bool]
 """Answers a request in its own way; False lets the true answer follow."""
 
@@ -213,3 +219,18 @@ def no_json(handler: Handler) -> bool:
     handler.end_headers()
     handler.wfile.write(b"<html>")
     return True
+
+
+def quick(judge: EndpointJudge, world: int = 1) -> EndpointEncoder:
+    """An encoder whose first retry comes soon."""
+    return EndpointEncoder(judge, Client(judge, world=world, first_wait_seconds=0.02))
+
+
+def encode(encoder: EndpointEncoder, texts: list[str] = TEXTS, normalize: bool = False) -> list[list[float]]:
+    return encoder.encode(texts, "document", **HOW, normalize=normalize).tolist()
+
+
+def refusal(server: Server, judge: EndpointJudge) -> str:
+    with pytest.raises(UserError) as raised:
+        encode(quick(judge))
+    return str(raised.value).replace(server.url, "URL")
