@@ -177,4 +177,4 @@ def test_the_commands_work(place: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert any(line["neg"] for line in lines)
     for line in lines:
         assert len(line["pos_scores"]) == len(line["pos"])
-        assert len(line["neg_scores"]) == len(line["neg"])
+        assert len(line.get("neg_scores", [])) == len(line["neg"])
