@@ -111,7 +111,7 @@ def test_a_long_document_is_cut_and_a_query_only_where_it_must(folder: Path) -> 
     assert open_causal_lm(str(folder), max_tokens=10_000).max_tokens == 256  # the model's own
 
 
-def test_tokens_that_a_tokenizer_adds_are_no_querys(folder: Path) -> None:
+def test_tokens_that_a_tokenizer_adds_are_not_scored(folder: Path) -> None:
     lm = open_causal_lm(str(folder))
     around = Tokenizer.from_str(lm.tokenizer.to_str())
     around.post_processor = processors.TemplateProcessing(

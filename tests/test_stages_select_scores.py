@@ -140,7 +140,7 @@ def test_a_text_refused_by_its_best_rank_is_refused_wherever_it_stands(tmp_path:
     assert kept.negatives == ("one", "two")
 
 
-def test_texts_of_the_querys_label_are_refused_and_never_fill(tmp_path: Path) -> None:
+def test_texts_of_the_same_label_are_refused_and_never_fill(tmp_path: Path) -> None:
     """`one` has the label as another row's positive, `five` as its query."""
     labels = ("x", "x", "y")
     lines = [

@@ -5,7 +5,7 @@
 
 import importlib.util
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -50,7 +50,7 @@ def up_to(encoder: Encoder, texts: Sequence[str], max_tokens: int) -> tuple[list
 
 
 def measure_encode(
-    folder: Path, name: str, corpora: dict[str, Sequence[str]], *, max_tokens: int, rounds: int
+    folder: Path, name: str, corpora: Mapping[str, Sequence[str]], *, max_tokens: int, rounds: int
 ) -> list[dict[str, Any]]:
     """A dict of figures for each corpus: CPU-seconds and seconds of each way in every round, in turns."""
     encoder = open_encoder(str(folder))
