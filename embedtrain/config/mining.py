@@ -124,9 +124,8 @@ class Select(Stage):
         if self.first_rank > self.last_rank:
             raise ValueError(f"first_rank {self.first_rank} is above last_rank {self.last_rank}")
         if self.choice.kind == "sample" and self.choice.from_top < self.num_negatives:
-            raise ValueError(
-                f"choice draws from the best {self.choice.from_top}, and num_negatives is {self.num_negatives}"
-            )
+            drawn = f"choice draws from the best {self.choice.from_top}"
+            raise ValueError(f"{drawn}, and num_negatives is {self.num_negatives}")
         if self.fill == "random" and self.soft_labels:
             raise ValueError("random documents have no teacher score; remove fill or soft_labels")
         return self

@@ -97,7 +97,9 @@ class Machine(Strict):
         8192,
         description="tokens whose graphs are kept in a step, padding included; the rest is computed again",
     )
-    encode_tokens: AtLeastOne = Field(16384, description="tokens in one batch when encoding; on a CPU at most 512 a thread")
+    encode_tokens: AtLeastOne = Field(
+        16384, description="tokens in one batch when encoding; on a CPU at most 512 a thread"
+    )
     activation_checkpointing: Bool = Field(
         False, description="keep no activations and compute them again: less memory, more time"
     )
