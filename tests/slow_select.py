@@ -112,9 +112,7 @@ def slow_row(case: Case, line: int, columns: dict[str, Column], select: Select, 
             answer[place] = "before_first_rank"
         elif best > select.last_rank:
             answer[place] = "after_last_rank"
-        elif any(
-            math.isnan(columns[name].score_QK[line, place]) for name in (judge, select.soft_labels or judge)
-        ):
+        elif any(math.isnan(columns[name].score_QK[line, place]) for name in slow_needed(select, judge)):
             answer[place] = "not_scored"
         else:
             answer[place] = slow_rules(case, line, place, text, best, columns, select, judge)
@@ -123,6 +121,13 @@ def slow_row(case: Case, line: int, columns: dict[str, Column], select: Select, 
         if answer[place] == "kept" and any(reason not in ("kept", "same_text") for reason in others):
             answer[place] = "same_text"
     return answer
+
+
+def slow_needed(select, judge) -> list[str]:
+    """Columns without whose score nothing is a negative, whatever the rules."""
+    labels = [select.soft_labels] if select.soft_labels else []
+    drawn = select.choice.kind == "sample" and select.choice.temperature is not None
+    return labels + ([judge] if drawn else [])
 
 
 def slow_rules(case, line, place, text, best, columns, select, judge) -> str | int:

@@ -84,7 +84,7 @@ stages = st.fixed_dictionaries(
         "num_negatives": st.integers(1, 4),
         "require_positive_in_top": st.sampled_from([None, None, 2, 5]),
         "choice": st.sampled_from(
-            [{"kind": "top"}, {"kind": "sample", "from_top": 3}]
+            [{"kind": "top"}, {"kind": "sample", "from_top": 4}]
             + [{"kind": "sample", "from_top": 6, "temperature": heat} for heat in (0.05, 2.0)]
         ),
     }

@@ -14,7 +14,7 @@ from enum import IntEnum
 import numpy as np
 
 from embedtrain.config.mining import Select
-from embedtrain.config.rules import AnyRule, Rule, SameLabel, Shift, TeacherCeiling
+from embedtrain.config.rules import AnyRule, Rule, SameLabel, Sample, Shift, TeacherCeiling
 from embedtrain.mining.labels import Labels
 from embedtrain.mining.limits import limit, lowest
 from embedtrain.mining.lists import Lists, Texts, over_equal_texts
@@ -117,12 +117,20 @@ def verdicts(
     yield Reason.SAME_AS_POSITIVE, known_positive(candidates, block)
     yield Reason.BEFORE_FIRST_RANK, rank_QK < select.first_rank
     yield Reason.AFTER_LAST_RANK, rank_QK > select.last_rank
-    for column in dict.fromkeys((candidates.judge, candidates.label)):
+    for column in needed_columns(candidates, select):
         yield Reason.NOT_SCORED, np.isnan(candidates.columns[column].score_QK[rows])
     for number, rule in enumerate(select.rules):
         promotes = isinstance(rule, TeacherCeiling) and rule.promote
         code = Reason.PROMOTED if promotes else len(Reason) + number
         yield from rule_verdicts(candidates, rule, code, limits[number][rows], block)
+
+
+def needed_columns(candidates: Candidates, select: Select) -> Iterator[str]:
+    """The columns, beside those that rules read, without whose score no text can be a negative."""
+    if select.soft_labels is not None:
+        yield candidates.label
+    if isinstance(select.choice, Sample) and select.choice.temperature is not None:
+        yield candidates.judge
 
 
 def rule_verdicts(

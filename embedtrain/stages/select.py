@@ -120,13 +120,14 @@ def selected_row(judged: Judged, number: int) -> Row:
     filled = judged.filled(number)
     label = judged.columns[judged.label]
     positive_scores = [*label.positive_scores[number].tolist(), *label.score_QK[number, promoted].tolist()]
-    scored = not len(filled) and bool(np.isfinite(positive_scores).all())
+    negative_scores = label.score_QK[number, kept].tolist()
+    scored = not len(filled) and bool(np.isfinite([*positive_scores, *negative_scores]).all())
     return replace(
         row,
         positives=(*row.positives, *(judged.texts[id] for id in ids_K[promoted])),
         positive_scores=tuple(positive_scores) if scored else None,
         negatives=tuple(judged.texts[id] for id in (*ids_K[kept], *filled)),
-        negative_scores=tuple(label.score_QK[number, kept].tolist()) if scored else None,
+        negative_scores=tuple(negative_scores) if scored else None,
     )
 
 
