@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 from embedtrain.artifacts import read_json, write_json
 from embedtrain.config.schema import Base, EncoderConfig, TextFormat
 from embedtrain.config.sources import Source
-from embedtrain.config.stages import Lora
+from embedtrain.config.tuning import Lora
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.export import export_encoder
 from embedtrain.model.load import load_encoder

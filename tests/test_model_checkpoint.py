@@ -13,7 +13,7 @@ from torch import nn
 
 from embedtrain.config.errors import UserError
 from embedtrain.config.schema import Base, EncoderConfig, TextFormat
-from embedtrain.config.stages import Lora
+from embedtrain.config.tuning import Lora
 from embedtrain.model.checkpoint import all_tensors, save_encoder, set_weights
 from embedtrain.model.encoder import Encoder, weights_hash
 from embedtrain.model.load import load_encoder, open_encoder

@@ -9,7 +9,7 @@ from tiny_models import DECODERS, ENCODERS, TEXTS, save_tiny
 
 from embedtrain.batch import TokenBatch
 from embedtrain.config.schema import Base, EncoderConfig, TextFormat
-from embedtrain.config.stages import Lora
+from embedtrain.config.tuning import Lora
 from embedtrain.model.encoder import CPU_TOKENS, Encoder
 from embedtrain.model.load import load_encoder
 from embedtrain.model.lora import add_lora, tune_all

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from embedtrain.batch import TokenBatch
 from embedtrain.config.errors import UserError
 from embedtrain.config.schema import Base, EncoderConfig, TextFormat
-from embedtrain.config.stages import Lora
+from embedtrain.config.tuning import Lora
 from embedtrain.model.checkpoint import all_tensors
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.load import load_encoder

@@ -12,7 +12,7 @@ from embedtrain.average import merge, tensors_in_memory
 from embedtrain.config.errors import UserError
 from embedtrain.config.load import find_stage
 from embedtrain.config.schema import Machine, Run
-from embedtrain.config.stages import Soup
+from embedtrain.config.soups import Soup
 from embedtrain.model.checkpoint import all_tensors, save_encoder
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.load import open_encoder

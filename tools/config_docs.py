@@ -11,7 +11,6 @@ from pydantic_core import PydanticUndefined
 
 from embedtrain.config.faults import choice, members, sections, tags
 from embedtrain.config.schema import Machine, Run
-from embedtrain.config.stages import NOT_BUILT
 from embedtrain.config.types import PATTERNS
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "config.md"
@@ -47,9 +46,6 @@ a.yaml: stages 'final' > objective.terms[0] (infonce) > temprature: unknown key;
 a.yaml: stages 'final' > lr: found 'fast' (text), expected a number
 ```
 """
-NOT_BUILT_NOTE = """\
-Stages of kind {kinds} have their place in the schema, so that a file that names them is understood, and are
-**not built yet**: `embedtrain check` says so and nothing starts."""
 
 
 def main(arguments: list[str]) -> int:
@@ -68,9 +64,8 @@ def main(arguments: list[str]) -> int:
 
 def render() -> str:
     """The whole page."""
-    note = NOT_BUILT_NOTE.format(kinds=" and ".join(f"`{kind}`" for kind in NOT_BUILT))
     run, machine = list(walk(Run)), list(walk(Machine))
-    parts = [INTRO, "## Run file", *map(section, run), note, "## Machine file", *map(section, machine)]
+    parts = [INTRO, "## Run file", *map(section, run), "## Machine file", *map(section, machine)]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 

@@ -16,7 +16,7 @@ from embedtrain.batch import ContrastiveBatch, Gathered
 from embedtrain.collate import Collation, TeacherLookup, collate
 from embedtrain.config.objective import Objective
 from embedtrain.config.schema import Base, EncoderConfig, TextFormat
-from embedtrain.config.stages import Lora
+from embedtrain.config.tuning import Lora
 from embedtrain.data.rows import Row, text_key
 from embedtrain.dist import average_gradients, mean_over_processes
 from embedtrain.loss.learned import initial_parameters

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from embedtrain.config.distilling import Distil
 from embedtrain.config.errors import ConfigError, nearest
 from embedtrain.config.faults import Fault, Location, place
 from embedtrain.config.fitting import objective_faults
@@ -12,8 +13,10 @@ from embedtrain.config.inputs import (
     SourceRows,
     ValidateTemplate,
     base_faults,
+    distil_faults,
     evaluate_faults,
     missing,
+    soup_faults,
     teacher_faults,
     template_faults,
     test_data_faults,
@@ -23,7 +26,8 @@ from embedtrain.config.load import document, examine, read_document, resolved
 from embedtrain.config.mining import Mine, Score, Select
 from embedtrain.config.references import name_faults, reference_faults, repeated
 from embedtrain.config.schema import Machine, Run
-from embedtrain.config.stages import NOT_BUILT, Evaluate, Export, Filter, Train
+from embedtrain.config.soups import Soup
+from embedtrain.config.stages import Evaluate, Export, Filter, Train
 
 Kind = TypeVar("Kind", Select, Mine, Score, Filter)
 
@@ -89,14 +93,17 @@ def stage_faults(run: Run, counts: SourceRows) -> Iterator[Fault]:
     """What a stage asks for and cannot get."""
     for index, stage in enumerate(run.stages):
         here: Location = ("stages", index)
-        if stage.kind in NOT_BUILT:
-            yield Fault((*here, "kind"), f"{stage.kind} is not built yet; see docs/config.md")
-        elif isinstance(stage, Train | Mine | Filter):
+        if isinstance(stage, Train | Mine | Filter | Distil):
             yield from source_faults(run, stage, here)
         if isinstance(stage, Train):
             yield from train_faults(run, stage, here, counts)
             yield from objective_faults(run, stage, here, sources_of(run, stage))
             yield from teacher_faults(run, stage, here)
+            yield from snapshot_faults(stage, here)
+        elif isinstance(stage, Distil):
+            yield from distil_faults(run, stage, here)
+        elif isinstance(stage, Soup):
+            yield from soup_faults(stage, here)
         elif isinstance(stage, Mine):
             yield from mine_faults(run, stage, here)
         elif isinstance(stage, Score):
@@ -110,16 +117,17 @@ def stage_faults(run: Run, counts: SourceRows) -> Iterator[Fault]:
             yield from test_data_faults(stage.test_data, (*here, "test_data"))
         elif isinstance(stage, Export):
             yield from example_faults(run, stage, here)
+            yield from teacher_faults(run, stage, here)
 
 
-def sources_of(run: Run, stage: Train | Mine | Filter) -> list[str]:
+def sources_of(run: Run, stage: Train | Mine | Filter | Distil) -> list[str]:
     """Names of the sources that a stage reads."""
     if stage.sources is not None:
         return [name for name in stage.sources if name in run.sources]
     return [name for name, source in run.sources.items() if source.weight > 0]
 
 
-def source_faults(run: Run, stage: Train | Mine | Filter, here: Location) -> Iterator[Fault]:
+def source_faults(run: Run, stage: Train | Mine | Filter | Distil, here: Location) -> Iterator[Fault]:
     """Sources that are not there or carry no weight."""
     for number, name in enumerate(stage.sources or ()):
         if name not in run.sources:
@@ -128,6 +136,8 @@ def source_faults(run: Run, stage: Train | Mine | Filter, here: Location) -> Ite
             text = f"source '{name}' has weight 0, which leaves it out; give it a weight"
             yield Fault((*here, "sources", number), text)
     yield from repeated(stage.sources or (), (*here, "sources"))
+    if isinstance(stage, Distil) and stage.texts:
+        return
     if stage.sources == () or (stage.sources is None and not sources_of(run, stage)):
         yield Fault(here, "there is no source with a weight above 0 to read rows from")
 
@@ -158,6 +168,15 @@ def kept_faults(run: Run, stage: Train, here: Location, select: Select) -> Itera
         if number > select.num_negatives:
             text = f"found {number}, and '{select.name}' keeps only {select.num_negatives} a row"
             yield Fault(spot, text)
+
+
+def snapshot_faults(stage: Train, here: Location) -> Iterator[Fault]:
+    """Snapshots that are asked for after the last step."""
+    for number, step in enumerate(stage.snapshot_steps):
+        if stage.steps is not None and step > stage.steps:
+            yield Fault(
+                (*here, "snapshot_steps", number), f"found {step}, and the stage has {stage.steps} steps"
+            )
 
 
 def size_faults(

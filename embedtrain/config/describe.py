@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 
+from embedtrain.config.distilling import Distil, ModelTeacher, StoredTeacher
 from embedtrain.config.formula import objective_formula, switches_line
 from embedtrain.config.mining import Mine, Score, Select
 from embedtrain.config.references import references
 from embedtrain.config.schema import Run
-from embedtrain.config.soups import Mean, Slerp
-from embedtrain.config.stages import AnyStage, Evaluate, Export, Filter, Soup, Train
+from embedtrain.config.soups import Mean, Slerp, Soup
+from embedtrain.config.stages import AnyStage, Evaluate, Export, Filter, Train
 
 
 def describe_run(run: Run) -> str:
@@ -72,12 +73,26 @@ def stage_line(stage: AnyStage) -> str:
             rules = ", ".join(rule.kind for rule in stage.rules) or "no rule"
             return f"{stage.num_negatives} negatives a row, {ranks}, {rules}"
         case Export():
-            return stage.precision + (f", {stage.attention} attention" if stage.attention else "")
+            pair = f", documents by {stage.documents.model}" if stage.documents else ""
+            return stage.precision + (f", {stage.attention} attention" if stage.attention else "") + pair
         case Evaluate():
             return f"on {', '.join(stage.data + stage.in_domain_data)}"
         case Soup():
             return soup_line(stage)
-    return "not built yet"
+        case Distil():
+            epochs = f"{stage.cycles} x {stage.epochs_per_cycle:g} epochs"
+            return f"vectors of {teacher_name(stage)}, {epochs} of {stage.batch_size} texts, lr {stage.lr:g}"
+
+
+def teacher_name(stage: Distil) -> str:
+    """The teacher, as a person would name it."""
+    match stage.teacher:
+        case ModelTeacher():
+            return stage.teacher.model
+        case StoredTeacher():
+            return stage.teacher.folder
+        case _:
+            return stage.teacher.model or stage.teacher.url
 
 
 def soup_line(stage: Soup) -> str:

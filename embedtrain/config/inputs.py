@@ -6,11 +6,14 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from embedtrain.config.errors import UserError, near_file
+from embedtrain.config.distilling import Distil, StoredTeacher
+from embedtrain.config.errors import UserError, near_file, nearest
 from embedtrain.config.faults import Fault, Location
+from embedtrain.config.references import is_path, teacher_of
 from embedtrain.config.schema import Run, TextFormat
+from embedtrain.config.soups import Cocktail, Greedy, Soup
 from embedtrain.config.sources import Source
-from embedtrain.config.stages import Evaluate, Train
+from embedtrain.config.stages import Evaluate, Export, Train
 
 CountRows = Callable[[str], int]
 ValidateTemplate = Callable[..., None]
@@ -141,6 +144,7 @@ def evaluate_faults(run: Run, stage: Evaluate, here: Location) -> Iterator[Fault
         for number, model in enumerate(getattr(stage, field)):
             if model not in names and (text := outside_model_fault(model)):
                 yield Fault((*here, field, number), text)
+    yield from pair_faults(stage, here)
 
 
 def test_data_faults(paths: Sequence[str], here: Location) -> Iterator[Fault]:
@@ -169,13 +173,44 @@ def outside_model_fault(model: str) -> str:
     return f"'{model}' is no stage of this run and no folder; expected {expected}"
 
 
-def teacher_faults(run: Run, stage: Train, here: Location) -> Iterator[Fault]:
+def pair_faults(stage: Evaluate, here: Location) -> Iterator[Fault]:
+    """Models of a pair that are not measured by themselves: nothing would stand beside the pair."""
+    for number, pair in enumerate(stage.pairs):
+        for field in ("queries", "documents"):
+            if (name := getattr(pair, field)) not in stage.models:
+                text = f"'{name}' is not among models; {nearest(name, stage.models)}"
+                yield Fault((*here, "pairs", number, field), text)
+
+
+def teacher_faults(run: Run, stage: Train | Distil | Export, here: Location) -> Iterator[Fault]:
     """A teacher that is written wrongly or not there, or pinned by what does not fit it."""
-    if (teacher := stage.teacher) is None:
+    if (named := teacher_of(stage)) is None:
         return
+    key, teacher = named
     if text := teacher_fault(teacher.model, [other.name for other in run.stages]):
-        yield Fault((*here, "teacher", "model"), text)
-    yield from pin_faults(teacher.model, teacher.revision, teacher.sha256, (*here, "teacher"))
+        yield Fault((*here, key, "model"), text)
+    yield from pin_faults(teacher.model, teacher.revision, teacher.sha256, (*here, key))
+
+
+def distil_faults(run: Run, stage: Distil, here: Location) -> Iterator[Fault]:
+    """A teacher, vectors or texts that are not there."""
+    yield from teacher_faults(run, stage, here)
+    if isinstance(stage.teacher, StoredTeacher) and (text := missing(stage.teacher.folder)):
+        yield Fault((*here, "teacher", "folder"), text)
+    for number, path in enumerate(stage.texts):
+        if text := missing(path):
+            yield Fault((*here, "texts", number), text)
+
+
+def soup_faults(stage: Soup, here: Location) -> Iterator[Fault]:
+    """Folders, validation data or examples that are not there."""
+    for number, name in enumerate(stage.from_):
+        if is_path(name) and (text := missing(name)):
+            yield Fault((*here, "from", number), text)
+    if isinstance(stage.method, Greedy):
+        yield from test_data_faults(stage.method.data, (*here, "method", "data"))
+    if isinstance(stage.method, Cocktail) and (text := missing(stage.method.rows)):
+        yield Fault((*here, "method", "rows"), text)
 
 
 def pin_faults(model: str, revision: str | None, sha256: str | None, here: Location) -> Iterator[Fault]:

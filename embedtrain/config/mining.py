@@ -25,7 +25,7 @@ class Mine(Stage):
     from_: Str | None = Field(
         None,
         alias="from",
-        description="`base` or an earlier train or soup stage; short for a retriever of kind encoder",
+        description="`base` or an earlier train, distil or soup stage; short for a retriever of kind encoder",
     )
     retrievers: tuple[Retriever, ...] = Field((), description="what finds candidates, beside `from`")
     fusion: Fusion = Field(

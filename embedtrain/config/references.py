@@ -3,14 +3,16 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from embedtrain.config.distilling import Distil, ModelTeacher
 from embedtrain.config.errors import nearest
 from embedtrain.config.faults import Fault, Location
 from embedtrain.config.mining import Mine, Score, Select
 from embedtrain.config.retrievers import Pinned, Retriever, Teacher
 from embedtrain.config.schema import Run
-from embedtrain.config.stages import AnyStage, Train
+from embedtrain.config.stages import AnyStage, Export, Train
+from embedtrain.config.tuning import TeacherModel
 
-MODEL_STAGES = ("train", "soup")
+MODEL_STAGES = ("train", "distil", "soup")
 
 
 @dataclass(frozen=True)
@@ -21,11 +23,12 @@ class Reference:
     location: Location
     kinds: tuple[str, ...]
     base: bool = False
+    step: int | None = None
 
     @property
     def expected(self) -> str:
         """What the name may be."""
-        kinds = " or ".join(self.kinds)
+        kinds = " or ".join(", ".join(self.kinds).rsplit(", ", 1))
         return f"{'`base` or ' if self.base else ''}an earlier {kinds} stage"
 
 
@@ -45,14 +48,19 @@ def references(run: Run, index: int) -> list[Reference]:
         case "score":
             mine = Reference(stage.candidates, (*here, "candidates"), ("mine",))
             return [mine, *judge_references(run, stage.teachers, (*here, "teachers"))]
-        case "export" | "distil":
-            return [Reference(stage.from_, (*here, "from"), MODEL_STAGES, base=True)]
+        case "distil":
+            start = Reference(stage.from_, (*here, "from"), MODEL_STAGES, base=True)
+            return [start, *rows_reference(stage, here), *teacher_reference(run, index)]
+        case "export":
+            start = model_reference(stage.from_, (*here, "from"), base=True)
+            return [start, *teacher_reference(run, index)]
         case "select":
             mine = Reference(stage.candidates, (*here, "candidates"), ("mine",))
             scores = [Reference(stage.scores, (*here, "scores"), ("score",))] if stage.scores else []
             return [mine, *scores]
         case "soup":
-            return [Reference(name, (*here, "from", i), MODEL_STAGES) for i, name in enumerate(stage.from_)]
+            named = enumerate(stage.from_)
+            return [model_reference(name, (*here, "from", i)) for i, name in named if not is_path(name)]
     return list(evaluated(run, index))
 
 
@@ -65,10 +73,28 @@ def inputs_of(run: Run, stage: AnyStage) -> list[str]:
     return [name for name in named if name != "base"]
 
 
-def rows_reference(stage: Train | Mine, here: Location) -> Iterator[Reference]:
+def model_reference(name: str, location: Location, *, base: bool = False) -> Reference:
+    """A reference to an encoder, the last of a stage or, as `NAME@STEP`, a snapshot of it."""
+    stage, step = snapshot(name)
+    kinds = MODEL_STAGES if step is None else ("train",)
+    return Reference(stage, location, kinds, base=base and step is None, step=step)
+
+
+def snapshot(name: str) -> tuple[str, int | None]:
+    """The stage and the step that `NAME@STEP` names; no step where it names the stage's last encoder."""
+    stage, _, step = name.partition("@")
+    return (stage, int(step)) if step.isdecimal() else (name, None)
+
+
+def is_path(name: str) -> bool:
+    """Whether a soup's ingredient is a folder and no stage."""
+    return "/" in name
+
+
+def rows_reference(stage: Train | Mine | Distil, here: Location) -> Iterator[Reference]:
     """The stage whose rows another reads, where it names one."""
     if stage.rows:
-        kinds = ("filter", "select") if stage.kind == "train" else ("filter",)
+        kinds = ("filter",) if stage.kind == "mine" else ("filter", "select")
         yield Reference(stage.rows, (*here, "rows"), kinds)
 
 
@@ -89,11 +115,20 @@ def judge_references(run: Run, judges: Sequence[Retriever | Teacher], here: Loca
 
 
 def teacher_reference(run: Run, index: int) -> Iterator[Reference]:
-    """The teacher of a train stage, where it is a stage of the run."""
+    """The teacher of a train or distil stage, or an export's model of documents, where it is a stage."""
     stage = run.stages[index]
-    model = stage.teacher.model if stage.kind == "train" and stage.teacher else None
-    if model in {other.name for other in run.stages}:
-        yield Reference(str(model), ("stages", index, "teacher", "model"), ("export",))
+    if (named := teacher_of(stage)) and named[1].model in {other.name for other in run.stages}:
+        yield Reference(named[1].model, ("stages", index, named[0], "model"), ("export",))
+
+
+def teacher_of(stage: AnyStage) -> tuple[str, TeacherModel] | None:
+    """The model beside a stage's own, and the key it stands under."""
+    match stage:
+        case Train(teacher=TeacherModel() as teacher) | Distil(teacher=ModelTeacher() as teacher):
+            return "teacher", teacher
+        case Export(documents=TeacherModel() as teacher):
+            return "documents", teacher
+    return None
 
 
 def evaluated(run: Run, index: int) -> Iterator[Reference]:
@@ -128,7 +163,7 @@ def reference_fault(
     if name in earlier:
         kind = earlier[name].kind
         wrong = f"'{name}' is a stage of kind {kind}; expected {reference.expected}"
-        return "" if kind in reference.kinds else wrong
+        return snapshot_fault(earlier[name], reference.step) if kind in reference.kinds else wrong
     if name == stage.name:
         return f"'{name}' is this stage itself; expected {reference.expected}"
     if name in later:
@@ -136,6 +171,14 @@ def reference_fault(
     fitting = [n for n, s in earlier.items() if s.kind in reference.kinds]
     known = (["base"] if reference.base else []) + fitting
     return f"no stage '{name}'; expected {reference.expected}; {nearest(name, known)}"
+
+
+def snapshot_fault(stage: AnyStage, step: int | None) -> str:
+    """What is wrong with a step of a train stage; empty where its encoder is kept, or none is asked for."""
+    if not isinstance(stage, Train) or step is None or step in stage.snapshot_steps:
+        return ""
+    kept = ", ".join(map(str, stage.snapshot_steps)) or "none"
+    return f"'{stage.name}' keeps no snapshot of step {step}; add it to its snapshot_steps (now {kept})"
 
 
 def name_faults(run: Run) -> Iterator[Fault]:

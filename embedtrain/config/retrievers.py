@@ -37,7 +37,7 @@ class EncoderJudge(Judge):
     """An encoder of this run; cosine, with each source's own templates."""
 
     kind: Literal["encoder"]
-    from_: Str = Field(alias="from", description="`base` or an earlier train or soup stage")
+    from_: Str = Field(alias="from", description="`base` or an earlier train, distil or soup stage")
 
     @property
     def column(self) -> str:

@@ -4,14 +4,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from embedtrain.config.distilling import Distil
 from embedtrain.config.mining import Mine, Score, Select
 from embedtrain.config.objective import Objective
-from embedtrain.config.soups import Mean, Slerp, SoupMethod
+from embedtrain.config.soups import Soup
 from embedtrain.config.sources import Mixture
 from embedtrain.config.stage import Stage
+from embedtrain.config.tuning import Decay, Lora, TeacherModel
 from embedtrain.config.types import (
     LINK_NAME,
-    SHA256,
     AtLeastOne,
     Bool,
     Count,
@@ -25,18 +26,6 @@ from embedtrain.config.types import (
 )
 
 
-class Lora(Strict):
-    """Low-rank adapters on the linear layers of the backbone (peft)."""
-
-    rank: AtLeastOne = Field(16, description="rank of the adapters")
-    alpha: Positive = Field(32, description="scale; the product is multiplied by alpha / rank")
-    rslora: Bool = Field(False, description="multiply by alpha / sqrt(rank) instead")
-    dropout: Annotated[Float, Field(ge=0, lt=1)] = Field(0.0, description="adapter dropout")
-    targets: Literal["all_linear"] | tuple[Str, ...] = Field(
-        "all_linear", description="all linear layers, or their names, for example [q_proj, v_proj]"
-    )
-
-
 class Schedule(Strict):
     """Learning rate over the steps: linear warm-up, then the decay of `kind`."""
 
@@ -45,29 +34,11 @@ class Schedule(Strict):
     final_fraction: Fraction = Field(0.0, description="last learning rate as a share of the first")
 
 
-class TeacherModel(Strict):
-    """A model whose vectors are learned or judge; each text is encoded once, with the model's prompts."""
-
-    model: Str = Field(
-        description="an earlier export stage, or a sentence-transformers folder, hub id or `pip:` package"
-    )
-    revision: Str | None = Field(None, description="hub revision; pin it")
-    sha256: Annotated[Str, Field(pattern=SHA256)] | None = Field(
-        None, description="expected SHA-256 of the package file"
-    )
-    max_tokens: AtLeastOne | None = Field(
-        None, description="texts are cut to so many tokens; absent means the model's own limit"
-    )
-
-
-Decay = Annotated[Float, Field(ge=0, lt=1)]
-
-
 class Train(Stage):
     """Optimizer steps on rows: encode, gather, objective, backward."""
 
     kind: Literal["train"]
-    from_: Str = Field("base", alias="from", description="`base` or an earlier train or soup stage")
+    from_: Str = Field("base", alias="from", description="`base` or an earlier train, distil or soup stage")
     rows: Str | None = Field(
         None, description="an earlier filter or select stage; absent means the sources as they are"
     )
@@ -98,6 +69,9 @@ class Train(Stage):
     betas: tuple[Decay, Decay] = Field((0.9, 0.999), description="AdamW's two averages")
     save_every_steps: AtLeastOne = Field(100, description="checkpoint interval")
     keep_last: AtLeastOne = Field(2, description="complete checkpoints kept")
+    snapshot_steps: tuple[AtLeastOne, ...] = Field(
+        (), description="steps after which the encoder is kept too, for a soup or an export of `NAME@STEP`"
+    )
     diagnostics_every_steps: Count = Field(
         10, description="interval of cosines, mask shares and the like in the curve; 0 means never"
     )
@@ -155,36 +129,18 @@ class Filter(Stage):
     )
 
 
-class Distil(Stage):
-    """Teacher-aligned distillation (LEAF). Not built yet."""
-
-    kind: Literal["distil"]
-    from_: Str = Field("base", alias="from", description="`base` or an earlier train or soup stage")
-    teacher: Str = Field(description="model whose vectors are learned")
-
-
-class Soup(Stage):
-    """The merged weights of several checkpoints as one."""
-
-    kind: Literal["soup"]
-    from_: tuple[Str, ...] = Field(alias="from", min_length=2, description="earlier train or soup stages")
-    method: SoupMethod = Field(
-        default_factory=lambda: Mean(kind="mean"), description="how; absent means their uniform average"
-    )
-
-    @model_validator(mode="after")
-    def _a_weight_each(self) -> "Soup":
-        weights = self.method.weights if isinstance(self.method, Mean | Slerp) else None
-        if weights is not None and len(weights) != len(self.from_):
-            raise ValueError(f"{len(weights)} weights for {len(self.from_)} checkpoints; expected one each")
-        return self
-
-
 class Export(Stage):
     """A checkpoint into a folder that sentence-transformers, TEI and vLLM load, with parity.json."""
 
     kind: Literal["export"]
-    from_: Str = Field(alias="from", description="`base` or an earlier train or soup stage")
+    from_: Str = Field(
+        alias="from",
+        description="`base`, an earlier train, distil or soup stage, or `NAME@STEP`, a snapshot of one",
+    )
+    documents: TeacherModel | None = Field(
+        None,
+        description="the model that documents are encoded with: then `router/` beside `model/` holds both",
+    )
     precision: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="merged in float32, cast once to this"
     )
@@ -212,6 +168,13 @@ class Export(Stage):
         return self
 
 
+class Pair(Strict):
+    """Two models that share a vector space: a student for queries, its teacher for documents."""
+
+    queries: Str = Field(description="one of `models`")
+    documents: Str = Field(description="one of `models`")
+
+
 class Evaluate(Stage):
     """Exported folders measured on local data; writes a report."""
 
@@ -229,10 +192,18 @@ class Evaluate(Stage):
         None, description="cut the tasks to fixed subsets of about this many tokens in all"
     )
     bm25: Bool = Field(True, description="a BM25 row for retrieval")
+    pairs: tuple[Pair, ...] = Field(
+        (), description="asymmetric search: queries by one of `models`, documents by another"
+    )
+    truncation: tuple[AtLeastOne, ...] = Field(
+        (), description="measure each of `models` with its vectors cut to so many dims too"
+    )
+    quantisation: tuple[Literal["int8", "binary"], ...] = Field(
+        (), description="measure each of `models` with its vectors in so few bits too"
+    )
     report: Bool = Field(True, description="write report.html beside report.json")
 
 
 AnyStage = Annotated[
     Train | Filter | Mine | Score | Select | Distil | Soup | Export | Evaluate, Field(discriminator="kind")
 ]
-NOT_BUILT = ("distil",)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from embedtrain.artifacts import read_json, write_atomic, write_json
 from embedtrain.config.errors import UserError
-from embedtrain.config.stages import Lora
+from embedtrain.config.tuning import Lora
 from embedtrain.model.encoder import Encoder, EncoderSpec, hash_tensors
 from embedtrain.model.lora import add_lora, fold_lora
 from embedtrain.model.merged import merged_readers

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from embedtrain.artifacts import hash_json
 from embedtrain.batch import TokenBatch
 from embedtrain.config.schema import TextFormat
-from embedtrain.config.stages import Lora
+from embedtrain.config.tuning import Lora
 from embedtrain.model.pooling import pool
 from embedtrain.model.tokens import batches, tokenize
 from embedtrain.show.progress import Bar

@@ -9,7 +9,7 @@ from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 
 from embedtrain.config.errors import UserError
-from embedtrain.config.stages import Lora
+from embedtrain.config.tuning import Lora
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.layout import layers_of, to_float32
 

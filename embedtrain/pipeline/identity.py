@@ -10,21 +10,34 @@ from embedtrain.artifacts import (
     read_json,
 )
 from embedtrain.config import check
+from embedtrain.config.distilling import Distil, StoredTeacher
 from embedtrain.config.load import resolved
 from embedtrain.config.mining import Mine, Score
-from embedtrain.config.references import inputs_of
+from embedtrain.config.references import inputs_of, is_path, teacher_of
 from embedtrain.config.retrievers import Pinned, Retriever, Teacher
 from embedtrain.config.schema import Run
+from embedtrain.config.soups import Cocktail, Greedy, Soup
 from embedtrain.config.stages import AnyStage, Evaluate, Export, Filter, Train
 
-FORMATS = {"filter": 1, "train": 2, "mine": 2, "score": 1, "select": 2, "soup": 2, "export": 1, "evaluate": 1}
+FORMATS = {
+    "filter": 1,
+    "train": 2,
+    "mine": 2,
+    "score": 1,
+    "select": 2,
+    "distil": 1,
+    "soup": 3,
+    "export": 1,
+    "evaluate": 1,
+}
 SECTIONS = {
     "filter": ("seed",),
     "train": ("base", "encoder", "text", "precision", "seed"),
     "mine": ("base", "encoder", "text", "precision", "seed"),
     "score": ("base", "encoder", "text", "precision", "seed"),
     "select": ("seed",),
-    "soup": ("base", "encoder", "precision", "seed"),
+    "distil": ("base", "encoder", "text", "precision", "seed"),
+    "soup": ("base", "encoder", "text", "precision", "seed"),
     "export": ("base", "encoder", "text", "precision", "seed"),
 }
 
@@ -33,7 +46,7 @@ def sources_of(run: Run, stage: AnyStage) -> list[str]:
     """Names of the sources whose files this stage reads; an export proves itself on texts of all of them."""
     if isinstance(stage, Export):
         return list(run.sources)
-    return check.sources_of(run, stage) if isinstance(stage, Train | Mine | Filter) else []
+    return check.sources_of(run, stage) if isinstance(stage, Train | Mine | Filter | Distil) else []
 
 
 def flatten(prefix: str, value: object) -> Iterator[tuple[str, object]]:
@@ -71,14 +84,27 @@ def identify(
 def outside_paths(run: Run, stage: AnyStage) -> list[str]:
     """Local files and folders beside the sources that a stage reads."""
     paths = [run.base.model] if "base" in SECTIONS.get(stage.kind, ()) else []
-    paths += [stage.teacher.model] if isinstance(stage, Train) and stage.teacher else []
+    if named := teacher_of(stage):
+        paths.append(named[1].model)
     paths += stage.test_data if isinstance(stage, Filter) else []
     paths += stage.corpus if isinstance(stage, Mine) else []
+    if isinstance(stage, Distil):
+        paths += stage.texts
+        paths += [stage.teacher.folder] if isinstance(stage.teacher, StoredTeacher) else []
+    if isinstance(stage, Soup):
+        paths += soup_paths(stage)
     paths += [judge.model for judge in judges_of(stage) if isinstance(judge, Pinned)]
     if isinstance(stage, Evaluate):
         paths += [*stage.models, *stage.intermediate, *stage.data, *stage.in_domain_data]
     names = {s.name for s in run.stages}
     return [p for p in paths if p not in names and Path(p).exists()]
+
+
+def soup_paths(stage: Soup) -> list[str]:
+    """Ingredients from outside the run, and what they are judged on."""
+    paths = [name for name in stage.from_ if is_path(name)]
+    paths += stage.method.data if isinstance(stage.method, Greedy) else []
+    return [*paths, stage.method.rows] if isinstance(stage.method, Cocktail) else paths
 
 
 def judges_of(stage: AnyStage) -> Sequence[Retriever | Teacher]:

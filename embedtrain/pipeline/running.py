@@ -26,7 +26,7 @@ from embedtrain.pipeline.identity import SECTIONS
 from embedtrain.pipeline.plan import StagePlan, plan_run, print_plan
 from embedtrain.stages.context import STAGE_FILE
 
-PARALLEL = ("train", "mine", "score")
+PARALLEL = ("train", "distil", "mine", "score")
 """Stages that share their work between the machine's processes."""
 RESUME_CODE = 75
 
@@ -114,6 +114,8 @@ def publish(plan: StagePlan) -> None:
     root = plan.folder.parent
     if isinstance(plan.stage, Export) and plan.stage.link:
         replace_link(root / plan.stage.link, plan.folder / "model")
+        if plan.stage.documents:
+            replace_link(root / f"{plan.stage.link}-router", plan.folder / "router")
     if isinstance(plan.stage, Evaluate):
         for name in ("report.json", "report.md", "report.html"):
             if (plan.folder / name).exists():

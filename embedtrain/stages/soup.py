@@ -2,8 +2,7 @@
 
 from embedtrain.average import Tensors, merge, tensors_in_memory
 from embedtrain.config.errors import UserError
-from embedtrain.config.soups import Difference
-from embedtrain.config.stages import Soup
+from embedtrain.config.soups import Difference, Soup
 from embedtrain.model.checkpoint import all_tensors, save_encoder, set_weights
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.load import load_encoder, open_encoder

@@ -10,7 +10,8 @@ from embedtrain.artifacts import hash_folder
 from embedtrain.collate import TeacherLookup
 from embedtrain.config.fitting import num_negatives
 from embedtrain.config.needs import covers, uses_vectors
-from embedtrain.config.stages import TeacherModel, Train
+from embedtrain.config.stages import Train
+from embedtrain.config.tuning import TeacherModel
 from embedtrain.data.rows import Row
 from embedtrain.dist import current
 from embedtrain.model.prompted import OWN_PROMPTS, Prompted
