@@ -28,6 +28,7 @@ from embedtrain.train.interrupt import Stopped, interruptible
 from embedtrain.train.log import Figures, append_curve, read_curve
 from embedtrain.train.prepare import Rows, Teachers, Training, identify, prepare, resume
 from embedtrain.train.schedule import lr_factor
+from embedtrain.train.snapshots import check_snapshots, save_snapshot
 from embedtrain.train.step import exact_dtype, train_step
 
 Validate = Callable[[Encoder], dict[str, float]]
@@ -47,11 +48,12 @@ def train(
 ) -> dict[str, object]:
     """Train the encoder in place; returns facts. Goes on from the newest whole checkpoint in the folder.
 
-    `folder` receives `curve.jsonl` and `checkpoints/`. `teachers` give vectors of sources' texts.
+    `folder` receives `curve.jsonl`, `checkpoints/` and `snapshots/`. `teachers` give vectors of sources' texts.
     `validate` is called at each checkpoint.
     Raises Stopped, after a checkpoint, when asked to stop.
     """
     job = prepare(encoder, rows_by_source, stage, run, machine, teachers or {})
+    check_snapshots(stage, job.steps)
     state = resume(job, identify(job, run), folder)
     first = int(state["step"])
     title = f"train {stage.name}" + (f" from step {first}" if first else "")
@@ -67,6 +69,8 @@ def train(
             due = stop or (step + 1) % stage.save_every_steps == 0 or step + 1 == job.steps
             if due and validate is not None:
                 figures |= run_validation(validate, encoder)
+            if step + 1 in stage.snapshot_steps:
+                save_snapshot(encoder, folder, step + 1)
             write_step(job, state, figures, folder, checkpoint=due)
             bar.advance(1, loss=figures["loss"], lr=figures["lr"], source=figures["source"])
             if stop and step + 1 < job.steps:
