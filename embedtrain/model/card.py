@@ -127,6 +127,24 @@ print(scores){named}
 Needs `transformers >= 5.2`: older ones ignore the attention switch of this folder without a word."""
 
 
+def router_card(name: str, documents: str, dim: int, prompts: Mapping[str, str]) -> str:
+    """README.md of a Router package."""
+    front = ["library_name: sentence-transformers", "pipeline_tag: sentence-similarity", "tags:"]
+    front += [f"  - {tag}" for tag in (*TAGS, "asymmetric")]
+    sections = [
+        "---\n" + "\n".join(front) + "\n---",
+        f"# {name}, with the model of its documents\n\nTwo text-embedding models that share {dim} dims: "
+        f"queries are encoded by {name}, documents by `{documents}`. Made with embedtrain.",
+        "## Use\n\n" + usage({key: prompts[key] for key in ("query", "document")}),
+        "Encode queries by `encode_query` and documents by `encode_document`. `encode` does not say which a "
+        "text is, and takes the model of documents. Needs sentence-transformers 5 or later; other servers "
+        "load one model at a time, and so the two models one by one.",
+        "## Prompts\n\n"
+        + markdown_table(("name", "text before the input"), [(n, shown(p)) for n, p in prompts.items()]),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
 def sources_section(facts: Facts) -> str:
     """What it was trained on."""
     rows = [

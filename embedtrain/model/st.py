@@ -9,7 +9,8 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.modules import Transformer
+from sentence_transformers.base.modules import Router, Transformer
+from torch import nn
 
 from embedtrain.artifacts import read_json
 from embedtrain.config.errors import UserError
@@ -18,6 +19,9 @@ from embedtrain.model.source import resolve_model
 
 Side = Literal["query", "document", ""]
 BATCH_SIZE = 32
+PLAIN_PROMPTS = {"query": ("query",), "document": ("document", "passage", "corpus"), "": ()}
+ROUTERS = ("Router", "Asym")
+ROUTER_CONFIGS = ("router_config.json", "config.json")
 
 
 class Embedder(Protocol):
@@ -61,6 +65,11 @@ class SentenceEmbedder:
         names = (f"{self.task}-{side}", self.task) if side else (self.task,)
         return next((name for name in names if self.task and name in self.model.prompts), None)
 
+    def prompt(self, side: Side) -> str | None:
+        """The text that `encode` puts before each of this side's, where it puts any."""
+        names = (self.prompt_name(side), *PLAIN_PROMPTS[side], self.model.default_prompt_name)
+        return next((self.model.prompts[name] for name in names if name in self.model.prompts), None)
+
     def encode(self, texts: Sequence[str], *, side: Side, normalize: bool = True) -> np.ndarray:
         """By the task's prompt, else by `encode_query`, `encode_document` or, for side "", `encode`."""
         if not len(texts):
@@ -70,10 +79,9 @@ class SentenceEmbedder:
             "document": self.model.encode_document,
             "": self.model.encode,
         }
-        prompt_name = self.prompt_name(side)
-        vectors = encoders["" if prompt_name else side](
+        vectors = encoders[side](
             list(texts),
-            prompt_name=prompt_name,
+            prompt_name=self.prompt_name(side),
             batch_size=BATCH_SIZE,
             convert_to_tensor=True,
             normalize_embeddings=normalize,
@@ -96,13 +104,43 @@ def open_sentence_transformer(
         model = SentenceTransformer(
             str(folder), device=device, local_files_only=True, model_kwargs={"use_safetensors": True}
         )
-    remove_chat_template(model)
-    if max_tokens is not None:
-        model.max_seq_length = min(max_tokens, model.max_seq_length or max_tokens)
-    dim = model.get_embedding_dimension()
-    if dim is None:
+    for route in routes(model):
+        remove_chat_template(route[0])
+        shorten_limit(route[0], max_tokens)
+    return SentenceEmbedder(model, name or str(path), shared_dim(model, folder))
+
+
+def routes(model: SentenceTransformer) -> list[list[nn.Module]]:
+    """The modules that a text may run through: those of each route of a Router, or all there are."""
+    first, *rest = model
+    if not isinstance(first, Router):
+        return [[first, *rest]]
+    return [[*route, *rest] for route in first.sub_modules.values() if isinstance(route, nn.Sequential)]
+
+
+def shared_dim(model: SentenceTransformer, folder: Path) -> int:
+    """Dims of a vector, whichever route it came by."""
+    dims = {module_dim(route) for route in routes(model)} - {None}
+    if len(dims) > 1:
+        raise UserError(
+            f"{folder}: its routes give vectors of {' and '.join(map(str, sorted(dims, key=str)))} dims, "
+            "which cannot be compared"
+        )
+    if (dim := next(iter(dims), None)) is None:
         raise UserError(f"{folder}: sentence-transformers does not know the dim of its vectors")
-    return SentenceEmbedder(model, name or str(path), dim)
+    return dim
+
+
+def module_dim(route: Sequence[Any]) -> int | None:
+    """Dims of what the last module that knows it gives."""
+    knowing = (module for module in reversed(route) if hasattr(module, "get_embedding_dimension"))
+    return next((module.get_embedding_dimension() for module in knowing), None)
+
+
+def shorten_limit(first: Any, max_tokens: int | None) -> None:
+    """Cut texts at `max_tokens` where the route's own limit is not shorter."""
+    if max_tokens is not None and hasattr(first, "max_seq_length"):
+        first.max_seq_length = min(max_tokens, first.max_seq_length or max_tokens)
 
 
 def find_folder(path: str | Path) -> Path:
@@ -118,12 +156,25 @@ def check_folder(folder: Path) -> None:
             "`embedtrain` exports one with an export stage"
         )
     for module in read_json(folder / "modules.json"):
-        if not module["type"].startswith("sentence_transformers."):
-            raise UserError(
-                f"{folder}/modules.json: module '{module['type']}' is code from outside "
-                "sentence-transformers, which is never run"
-            )
-        check_weights(folder / module["path"])
+        check_module(folder, folder / "modules.json", module["type"], module["path"])
+
+
+def check_module(folder: Path, listed_in: Path, kind: str, path: str) -> None:
+    """Raise UserError where a module, or one that a Router holds, is foreign, a pickle, or elsewhere."""
+    if not kind.startswith("sentence_transformers."):
+        raise UserError(
+            f"{listed_in}: module '{kind}' is code from outside sentence-transformers, which is never run"
+        )
+    place = folder / path
+    if not place.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"{listed_in}: module '{path}' lies outside the folder")
+    check_weights(place)
+    if kind.rpartition(".")[2] in ROUTERS:
+        config = next((place / name for name in ROUTER_CONFIGS if (place / name).is_file()), None)
+        if config is None:
+            raise UserError(f"{place}: no {ROUTER_CONFIGS[0]} says what its routes are")
+        for name, inner in read_json(config)["types"].items():
+            check_module(place, config, inner, name)
 
 
 def check_weights(folder: Path) -> None:
@@ -136,9 +187,8 @@ def check_weights(folder: Path) -> None:
         )
 
 
-def remove_chat_template(model: SentenceTransformer) -> None:
-    """Make the model tokenise texts as they are."""
-    first: Any = model[0]
+def remove_chat_template(first: Any) -> None:
+    """Make the first module of a model, or of a route, tokenise texts as they are."""
     if not isinstance(first, Transformer) or "message" not in first.modality_config:
         return
     first.processor.chat_template = None

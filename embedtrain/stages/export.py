@@ -1,4 +1,7 @@
-"""Exports: an encoder in; out a folder that sentence-transformers, TEI and vLLM load, and the proof of it."""
+"""Exports: an encoder in; out a folder that sentence-transformers, TEI and vLLM load, and the proof of it.
+
+With a model of documents beside it, also a Router package of both.
+"""
 
 import shutil
 from dataclasses import replace
@@ -17,6 +20,7 @@ from embedtrain.model.export import export_encoder
 from embedtrain.model.parity import check_parity
 from embedtrain.model.prompts import SourcePrompts
 from embedtrain.stages.context import StageContext
+from embedtrain.stages.export_router import export_router
 from embedtrain.stages.opening import open_start
 from embedtrain.text import source_text
 
@@ -24,7 +28,10 @@ MODEL = "model"
 
 
 def run_stage(context: StageContext) -> dict[str, object]:
-    """Write `model/` and `parity.json`. Raises UserError where the folder encodes unlike the encoder."""
+    """Write `model/`, `router/` where asked, and `parity.json`.
+
+    Raises UserError where a folder encodes unlike the encoder, or unlike the model of documents.
+    """
     stage = context.stage
     assert isinstance(stage, Export)
     encoder = with_limit(open_start(context), stage.max_tokens)
@@ -39,6 +46,11 @@ def run_stage(context: StageContext) -> dict[str, object]:
     )
     queries, documents = parity_texts(context, stage)
     parity = check_parity(encoder, context.folder / MODEL, queries, documents, sources=sources)
+    if stage.documents is not None:
+        del encoder  # it would stand in memory beside both models
+        name, texts = card_facts(context, stage)["name"], (queries, documents)
+        router = export_router(context, context.folder / MODEL, stage.documents, texts, name)
+        parity["router"] = router
     write_json(context.folder / "parity.json", parity)
     print(f"{stage.name}: sentence-transformers gives the same vectors; see parity.json")
     return {"parity": parity}
