@@ -20,8 +20,7 @@ from embedtrain.data.rows import count_rows  # noqa: E402
 from embedtrain.evaluation.measure import measure as measure_task  # noqa: E402
 from embedtrain.evaluation.tasks import Retrieval  # noqa: E402
 from embedtrain.text import validate_template  # noqa: E402
-from tools import compare_negatives  # noqa: E402
-from tools.compare_negatives import make_cells  # noqa: E402
+from tools.cells import cell_files, make_cells, measure  # noqa: E402
 from tools.negative_arms import ARMS, REFERENCE, SIZES, Arm, comparisons, make_run  # noqa: E402
 from tools.paired import Difference, compare, paired_t, query_interval  # noqa: E402
 
@@ -126,7 +125,7 @@ def task_of(num: int) -> Retrieval:
 
 def test_the_mean_of_a_cell_is_what_evaluate_tells() -> None:
     task, embedder = task_of(40), WordEmbedder(24)
-    values = compare_negatives.measure(embedder, [task])["words"]
+    values = measure(embedder, [task])["words"]
     assert 100 * np.mean(values) == pytest.approx(measure_task(embedder, task).figure.value)
     assert len(set(values)) > 2
 
@@ -136,7 +135,7 @@ def test_a_finished_cell_is_not_made_again(tmp_path: Path, monkeypatch: pytest.M
     tasks, asked = [task_of(30)], list[list[str]]()
 
     def train(run: Run) -> None:
-        files = compare_negatives.cell_files(run, tasks)
+        files = cell_files(run, tasks)
         asked.append(list(files))
         for _, model in files.values():
             model.mkdir(parents=True)
