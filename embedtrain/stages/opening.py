@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from embedtrain.config.distilling import Distil
-from embedtrain.config.distilling import Distil
 from embedtrain.config.errors import UserError
 from embedtrain.config.mining import Mine
 from embedtrain.config.references import snapshot

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from embedtrain.data.rows import Row
 from embedtrain.dist import current
 from embedtrain.model.prompted import OWN_PROMPTS, Prompted
 from embedtrain.model.source import resolve_model
-from embedtrain.model.st import open_sentence_transformer
+from embedtrain.model.st import SentenceEmbedder, open_sentence_transformer
 from embedtrain.stages.context import StageContext
 from embedtrain.vectors import Recipe, Side, encode_texts, vector_key
 
@@ -93,27 +94,33 @@ def encode_rows(
     context: StageContext, teacher: TeacherModel, texts: Mapping[Side, set[str]], folder: Path
 ) -> None:
     """Write each side's vectors in the order of their sorted keys; the folder is there once it is whole."""
-    model = model_folder(context, teacher)
-    device, name = context.machine.device, teacher.model
-    encoder = Prompted(
-        open_sentence_transformer(model, device=device, max_tokens=teacher.max_tokens, name=name)
-    )
-    weights, aside = hash_folder(model), folder.with_name(f"{folder.name}.partial")
+    embedder, recipe = open_teacher(context, teacher)
+    encoder = Prompted(embedder)
+    aside = folder.with_name(f"{folder.name}.partial")
     for side, wanted in texts.items():
         if wanted:
             ordered = sorted(wanted, key=vector_key)
-            recipe = Recipe(weights, OWN_PROMPTS, side, teacher.max_tokens, normalize=False)
             encode_texts(
                 encoder,
                 ordered,
-                recipe,
+                replace(recipe, side=side),
                 context.vector_store,
                 tokens_per_batch=context.machine.encode_tokens,
-                label=f"teacher {name}: {side} texts",
+                label=f"teacher {teacher.model}: {side} texts",
                 out=aside / f"{side}.npy",
             )
             np.save(aside / f"{side}.keys.npy", np.array([vector_key(text) for text in ordered], np.int64))
     aside.replace(folder)
+
+
+def open_teacher(context: StageContext, teacher: TeacherModel) -> tuple[SentenceEmbedder, Recipe]:
+    """The teacher, and the recipe of its raw vectors of queries with its own prompts."""
+    model, name = model_folder(context, teacher), teacher.model
+    embedder = open_sentence_transformer(
+        model, device=context.machine.device, max_tokens=teacher.max_tokens, name=name
+    )
+    recipe = Recipe(hash_folder(model), OWN_PROMPTS, "query", teacher.max_tokens, normalize=False)
+    return embedder, recipe
 
 
 def model_folder(context: StageContext, teacher: TeacherModel) -> Path:

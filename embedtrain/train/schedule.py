@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from torch.nn import Parameter
 from torch.optim import AdamW
 
+from embedtrain.config.distilling import Distil
 from embedtrain.config.stages import Schedule, Train
 
 DECAYS: dict[str, Callable[[float], float]] = {
@@ -30,7 +31,7 @@ def lr_factor(schedule: Schedule, step: int, steps: int) -> float:
     return schedule.final_fraction + (1 - schedule.final_fraction) * decay
 
 
-def make_optimizer(named: Iterable[tuple[str, Parameter]], stage: Train) -> AdamW:
+def make_optimizer(named: Iterable[tuple[str, Parameter]], stage: Train | Distil) -> AdamW:
     """AdamW; norms and biases, all that has one dimension, do not decay."""
     parameters = [parameter for _, parameter in named]
     groups = [
