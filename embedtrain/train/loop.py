@@ -48,8 +48,8 @@ def train(
 ) -> dict[str, object]:
     """Train the encoder in place; returns facts. Goes on from the newest whole checkpoint in the folder.
 
-    `folder` receives `curve.jsonl`, `checkpoints/` and `snapshots/`. `teachers` give vectors of sources' texts.
-    `validate` is called at each checkpoint.
+    `folder` receives `curve.jsonl`, `checkpoints/` and `snapshots/`. `teachers` give vectors of
+    sources' texts. `validate` is called at each checkpoint.
     Raises Stopped, after a checkpoint, when asked to stop.
     """
     job = prepare(encoder, rows_by_source, stage, run, machine, teachers or {})

@@ -1,4 +1,4 @@
-"""Encoders kept on the way: `snapshots/step-000150/`, each a whole checkpoint that a soup or an export reads."""
+"""Encoders kept on the way: `snapshots/step-000150/`, whole checkpoints for soups and exports."""
 
 import shutil
 from pathlib import Path
