@@ -117,7 +117,7 @@ def test_report_json_reads_back() -> None:
 
 
 def test_report_json_of_another_format() -> None:
-    with pytest.raises(UserError, match=r"report.json: format 9, expected 1: measure again"):
+    with pytest.raises(UserError, match=r"report.json: format 9, expected 2: measure again"):
         read_results({"format": 9, "results": []})
 
 

@@ -182,7 +182,7 @@ def test_f1_equals_the_metric_on_resampled_data(weighted: bool, average: str) ->
 
 def test_interval_of_a_mean_is_as_wide_as_theory_says() -> None:
     values = np.random.default_rng(2).normal(size=400)
-    low, high = intervals.bootstrap(intervals.mean_of(values), 400)
+    low, high = intervals.bounds(intervals.bootstrap(intervals.mean_of(values), 400))
     half = 1.96 * values.std() / 20
     assert (high - low) / 2 == pytest.approx(half, rel=0.1)
     assert (high + low) / 2 == pytest.approx(values.mean(), abs=0.2 * half)
@@ -193,7 +193,7 @@ def test_interval_covers_the_truth_19_times_in_20() -> None:
     covered = 0
     for _ in range(200):
         values = generator.normal(size=50)
-        low, high = intervals.bootstrap(intervals.mean_of(values), 50)
+        low, high = intervals.bounds(intervals.bootstrap(intervals.mean_of(values), 50))
         covered += low <= 0 <= high
     assert 0.90 <= covered / 200 <= 0.98
 
@@ -204,20 +204,23 @@ def test_interval_over_experiments_is_wider_than_over_examples() -> None:
         intervals.mean_of((generator.random(300) < share).astype(float))
         for share in np.linspace(0.3, 0.7, 10)
     ]
-    both = intervals.bootstrap_experiments(statistics, 300)
-    examples = intervals.bootstrap(lambda w: np.mean([s(w) for s in statistics], axis=0), 300)
+    both = intervals.bounds(intervals.bootstrap_experiments(statistics, 300))
+    mean = intervals.bootstrap(lambda w: np.mean([s(w) for s in statistics], axis=0), 300)
+    examples = intervals.bounds(mean)
     assert both[1] - both[0] > 2 * (examples[1] - examples[0])
 
 
 def test_intervals_repeat_and_follow_the_seed() -> None:
     statistic = intervals.mean_of(np.arange(30.0))
-    assert intervals.bootstrap(statistic, 30) == intervals.bootstrap(statistic, 30)
-    assert intervals.bootstrap(statistic, 30) != intervals.bootstrap(statistic, 30, seed=1)
+    drawn = intervals.bootstrap(statistic, 30)
+    assert len(drawn) == intervals.NUM_RESAMPLES
+    assert drawn.tolist() == intervals.bootstrap(statistic, 30).tolist()
+    assert drawn.tolist() != intervals.bootstrap(statistic, 30, seed=1).tolist()
 
 
 def test_resamples_without_a_positive_do_not_divide_by_zero() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         statistic = intervals.average_precision_of(np.array([1, 0, 0]), np.array([0.3, 0.2, 0.1]))
-        low, high = intervals.bootstrap(statistic, 3)
+        low, high = intervals.bounds(intervals.bootstrap(statistic, 3))
     assert (low, high) == (0.0, 1.0)

@@ -26,24 +26,24 @@ def draw_weights(num: int, seed: int = SEED) -> Iterator[np.ndarray]:
         yield np.bincount(drawn_RN.ravel(), minlength=CHUNK * num).reshape(CHUNK, num).astype(float)
 
 
-def bootstrap(statistic: Statistic, num: int, seed: int = SEED) -> tuple[float, float]:
-    """95 % interval of a statistic of `num` things."""
-    return bounds([statistic(weights_RN) for weights_RN in draw_weights(num, seed)])
+def bootstrap(statistic: Statistic, num: int, seed: int = SEED) -> np.ndarray:
+    """A statistic of `num` things in every resample; resamples are the same for whatever has so many."""
+    return np.concatenate([statistic(weights_RN) for weights_RN in draw_weights(num, seed)])
 
 
-def bootstrap_experiments(statistics: Sequence[Statistic], num: int, seed: int = SEED) -> tuple[float, float]:
-    """95 % interval of the mean over experiments, drawing both the `num` examples and the experiments."""
+def bootstrap_experiments(statistics: Sequence[Statistic], num: int, seed: int = SEED) -> np.ndarray:
+    """The mean over experiments in every resample, drawing both the `num` examples and the experiments."""
     draws = zip(draw_weights(num, seed), draw_weights(len(statistics), seed + 1), strict=True)
     values = []
     for weights_RN, experiments_RE in draws:
         values_RE = np.stack([statistic(weights_RN) for statistic in statistics], axis=1)
         values.append((values_RE * experiments_RE).sum(axis=1) / len(statistics))
-    return bounds(values)
+    return np.concatenate(values)
 
 
-def bounds(chunks: Sequence[np.ndarray]) -> tuple[float, float]:
+def bounds(values_R: np.ndarray) -> tuple[float, float]:
     """The middle 95 % of the values."""
-    low, high = np.percentile(np.concatenate(chunks), [2.5, 97.5])
+    low, high = np.percentile(values_R, [2.5, 97.5])
     return float(low), float(high)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ from embedtrain.evaluation.tasks import (
     Similarity,
     Task,
 )
-from embedtrain.search import bm25_search, search
+from embedtrain.search import Ranking, bm25_search, search
 
 if TYPE_CHECKING:
     from embedtrain.model.st import Embedder, Side
@@ -30,8 +30,11 @@ if TYPE_CHECKING:
 NUM_RANKED = 100
 NUM_CANDIDATES = 200  # ranked again as trec_eval does, so that ties at the hundredth place are its own
 BM25 = "BM25"
+BYTES_PER_DIM = 4  # of a full vector, float32
+DRAW_DECIMALS = 4  # of a value in a resample, in points
 
 Figures = dict[str, Figure]
+Find = Callable[[np.ndarray, np.ndarray, int], Ranking]
 
 
 @dataclass
@@ -69,11 +72,18 @@ class Remembering:
         return np.array([self.kept[side, normalize, text] for text in texts])
 
 
-def measure(embedder: Embedder, task: Task, name: str | None = None) -> Result:
-    """All metrics of the task's kind, under the model's prompts for it. `name` stands in tables."""
-    start = time.perf_counter()
-    figures = MEASURES[type(task)](embedder.for_task(task.name), task)
-    return result_of(name or embedder.name, task, figures, time.perf_counter() - start)
+def measure(embedder: Embedder, task: Task, name: str | None = None, find: Find = search) -> Result:
+    """All metrics of the task's kind, under the model's prompts for it.
+
+    `name` stands in tables. `find` is the exact search of retrieval and bitext.
+    """
+    start, own = time.perf_counter(), embedder.for_task(task.name)
+    if isinstance(task, Retrieval | Bitext):
+        figures = SEARCHES[type(task)](own, task, find)
+    else:
+        figures = MEASURES[type(task)](own, task)
+    result = result_of(name or embedder.name, task, figures, time.perf_counter() - start)
+    return replace(result, num_bytes=BYTES_PER_DIM * own.dim)
 
 
 def bm25_result(task: Retrieval) -> Result:
@@ -99,17 +109,19 @@ def encode(embedder: Embedder, texts: Sequence[str], side: Side = "") -> np.ndar
     return np.asarray(vectors)[[position[text] for text in texts]]
 
 
-def points(value: float, interval: tuple[float, float]) -> Figure:
-    """A figure in points of 100."""
-    return Figure(100 * float(value), 100 * interval[0], 100 * interval[1])
+def points(value: float, draws_R: np.ndarray) -> Figure:
+    """A figure in points of 100, of a value between 0 and 1 and its values in all resamples."""
+    low, high = intervals.bounds(draws_R)
+    draws = tuple(np.round(100 * draws_R, DRAW_DECIMALS).tolist())
+    return Figure(100 * float(value), 100 * low, 100 * high, draws)
 
 
-def measure_retrieval(embedder: Embedder, task: Retrieval) -> Figures:
+def measure_retrieval(embedder: Embedder, task: Retrieval, find: Find) -> Figures:
     """Exact search over all documents."""
     order = by_falling_id(task)
     queries = encode(embedder, task.queries, side="query")
     documents = encode(embedder, [task.documents[i] for i in order], side="document")
-    ids, scores = search(queries, documents, NUM_CANDIDATES)
+    ids, scores = find(queries, documents, NUM_CANDIDATES)
     return ranking_figures(task, order, ids, scores)
 
 
@@ -161,10 +173,10 @@ def measure_pairs(embedder: Embedder, task: PairClassification) -> Figures:
     }
 
 
-def measure_bitext(embedder: Embedder, task: Bitext) -> Figures:
+def measure_bitext(embedder: Embedder, task: Bitext, find: Find) -> Figures:
     """Nearest translation of every sentence."""
     first, second = encode_pairs(embedder, task)
-    nearest = search(first, second, 1)[0][:, 0]
+    nearest = find(first, second, 1)[0][:, 0]
     values, gold = metrics.bitext_values(nearest), np.arange(len(nearest))
     statistic = intervals.f1_of(gold, nearest, weighted=True)
     return {
@@ -205,11 +217,10 @@ def measure_clustering(embedder: Embedder, task: Clustering) -> Figures:
     return {"v_measure": mean_figure(metrics.v_measures(encode(embedder, task.texts), task.labels))}
 
 
+SEARCHES: Mapping[type, Callable[..., Figures]] = {Retrieval: measure_retrieval, Bitext: measure_bitext}
 MEASURES: Mapping[type, Callable[..., Figures]] = {
-    Retrieval: measure_retrieval,
     Similarity: measure_similarity,
     PairClassification: measure_pairs,
-    Bitext: measure_bitext,
     Classification: measure_classification,
     Clustering: measure_clustering,
 }

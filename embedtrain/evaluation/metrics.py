@@ -75,8 +75,8 @@ def retrieval_values(
 
 
 def paired_cosines(first_TD: np.ndarray, second_TD: np.ndarray) -> np.ndarray:
-    """Cosine of each pair."""
-    return 1.0 - paired_cosine_distances(first_TD, second_TD)
+    """Cosine of each pair, float32: equal ones of float64 vectors stay equal."""
+    return (1.0 - paired_cosine_distances(first_TD, second_TD)).astype(np.float32)
 
 
 def spearman(scores: Sequence[float], cosines: np.ndarray) -> float:

@@ -12,7 +12,7 @@ from embedtrain.evaluation.results import Result
 from embedtrain.show.page import Block, Grid, Measured, Neighbours, Plot, Prose, Section, render_page
 from embedtrain.show.plots import Points, line_plot, scatter_plot
 
-FORMAT = 1
+FORMAT = 2
 PROTOCOL = (
     "Protocols are mteb's: retrieval as trec_eval ranks it; classification by logistic regression on 8 texts "
     "a label, 10 times; clustering by k-means on 10 samples. The small figures are 95 % bootstrap intervals "

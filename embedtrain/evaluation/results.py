@@ -1,7 +1,7 @@
 """What a measurement yields: figures in points of 100, with 95 % intervals."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,15 @@ from embedtrain.artifacts import read_json, write_json
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A value and its 95 % interval, in points of 100."""
+    """A value and its 95 % interval, in points of 100.
+
+    `draws` are the values in all resamples, which models share: figures of one task can be compared pairwise.
+    """
 
     value: float
     low: float
     high: float
+    draws: tuple[float, ...] = field(default=(), compare=False, repr=False)
 
     def __str__(self) -> str:
         return f"{self.value:.1f} [{self.low:.1f}, {self.high:.1f}]"
@@ -22,7 +26,10 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One model on one task. `full_sizes` is none where the whole task was measured."""
+    """One model on one task. `full_sizes` is none where the whole task was measured.
+
+    `form` says in how few dims or bits its vectors were kept, `num_bytes` how large one is (0: no vectors).
+    """
 
     model: str
     task: str
@@ -32,6 +39,8 @@ class Result:
     sizes: Mapping[str, int]
     full_sizes: Mapping[str, int] | None
     seconds: float
+    form: str = ""
+    num_bytes: int = 0
 
     @property
     def figure(self) -> Figure:
@@ -39,8 +48,12 @@ class Result:
         return self.metrics[self.primary]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
+        """Plain values, without draws."""
+        metrics = {
+            name: {"value": figure.value, "low": figure.low, "high": figure.high}
+            for name, figure in self.metrics.items()
+        }
+        return {**asdict(replace(self, metrics={})), "metrics": metrics}
 
     @classmethod
     def from_json(cls, saved: Mapping[str, Any]) -> "Result":
@@ -50,10 +63,17 @@ class Result:
 
 
 def keep_result(file: Path | None, measure: Callable[[], Result]) -> Result:
-    """The result in the file, or a new one that is then written to it; none keeps nothing."""
+    """The result in the file, or a new one that is then written to it; none keeps nothing.
+
+    The file holds the draws of the primary metric too.
+    """
     if file is not None and file.is_file():
-        return Result.from_json(read_json(file))
+        saved = read_json(file)
+        draws = tuple(saved.pop("draws"))
+        result = Result.from_json(saved)
+        primary = {result.primary: replace(result.figure, draws=draws)}
+        return replace(result, metrics={**result.metrics, **primary})
     result = measure()
     if file is not None:
-        write_json(file, result.to_json())
+        write_json(file, {**result.to_json(), "draws": list(result.figure.draws)})
     return result

@@ -3,6 +3,7 @@
 from embedtrain.search.approximate import approximate_units
 from embedtrain.search.bm25 import BM25Index, bm25_search
 from embedtrain.search.exact import Ranking, best, dot, search, search_chunks
+from embedtrain.search.signs import search_signs
 from embedtrain.search.units import Rankings, bm25_units, search_units
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     "dot",
     "search",
     "search_chunks",
+    "search_signs",
     "search_units",
 ]
