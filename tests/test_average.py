@@ -113,7 +113,7 @@ def test_differing_integers_are_refused() -> None:
 
 
 def test_missing_file_is_a_user_error(tmp_path: Path) -> None:
-    with ExitStack() as stack, pytest.raises(UserError, match="no safetensors file"):
+    with ExitStack() as stack, pytest.raises(UserError, match=r"no model\.safetensors there"):
         open_tensors(tmp_path, stack)
 
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from embedtrain.average import average, merge, tensors_in_memory
-from embedtrain.average.merge import draws
-from embedtrain.average.methods import slerp, trim
+from embedtrain.average.methods import draws, weighted_sum
+from embedtrain.average.slerp import slerp_factors
+from embedtrain.average.trimming import find_limits, trim
 from embedtrain.config.errors import UserError
 from embedtrain.config.soups import Dare, Mean, Slerp, SoupMethod, TaskArithmetic, Ties
 
@@ -97,14 +98,20 @@ def test_a_soup_of_one_model_is_that_model(dtype: torch.dtype) -> None:
         assert soup.read("count").item() == 3
 
 
-def test_slerp_ends_are_exact_and_the_middle_is_that_of_loops() -> None:
-    one, other = (model["w"].double() for model in checkpoints(2))
-    assert torch.equal(slerp(one, other, 0.0), one)
-    assert torch.equal(slerp(one, other, 1.0), other)
-    wanted = slow_slerp(*numbers(checkpoints(2)), 0.3)
-    assert torch.allclose(
-        slerp(one, other, 0.3).reshape(-1), torch.tensor(wanted, dtype=torch.float64), rtol=1e-12
-    )
+def test_slerp_ends_are_exact_to_the_byte() -> None:
+    one, other = (torch.randn(SHAPE, dtype=torch.float64) for _ in range(2))
+    one[0, 0], other[0, 0] = -0.0, 1.0
+    cosine = float(torch.nn.functional.cosine_similarity(one.reshape(-1), other.reshape(-1), dim=0))
+    for cos in (cosine, 1.0, -1.0):
+        for fraction, end in ((0.0, one), (1.0, other)):
+            point = weighted_sum((one, other), slerp_factors(cos, fraction))
+            assert point.numpy().tobytes() == end.numpy().tobytes()
+
+
+def test_slerp_is_that_of_loops() -> None:
+    models = checkpoints(2)
+    found = merged(Slerp(kind="slerp", weights=(7.0, 3.0)), models).reshape(-1).double()
+    assert torch.allclose(found, doubles(slow_slerp(*numbers(models), 0.3)), rtol=1e-7)
 
 
 def test_slerp_of_many_takes_each_by_its_share_so_far() -> None:
@@ -119,8 +126,10 @@ def test_slerp_of_many_takes_each_by_its_share_so_far() -> None:
 
 @pytest.mark.parametrize("other", [2.0, -1.0, 0.0])
 def test_slerp_of_parallel_opposite_and_zero_tensors_is_a_line(other: float) -> None:
-    one = torch.arange(1.0, 4.0, dtype=torch.float64)
-    assert torch.allclose(slerp(one, other * one, 0.25), (0.75 + 0.25 * other) * one)
+    one = torch.arange(1.0, 4.0)
+    models = [tensors_in_memory({"w": tensor}, "m") for tensor in (one, other * one)]
+    mixed = merge(models, Slerp(kind="slerp", weights=(3.0, 1.0))).read("w")
+    assert torch.allclose(mixed, (0.75 + 0.25 * other) * one)
 
 
 def test_task_arithmetic_adds_the_differences() -> None:
@@ -138,8 +147,27 @@ def test_ties_is_that_of_loops(density: float) -> None:
     assert torch.allclose(found, on_base(changes, 0.7), rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize("wanted", [0, 1, 9, 20, 21])
+def test_trimming_is_that_of_a_sort(wanted: int) -> None:
+    for seed in range(20):
+        whole = torch.randn(7, 3, generator=torch.Generator().manual_seed(seed)).double().round(decimals=1)
+        [limit] = find_limits(lambda rows=whole: ([row] for row in rows), [wanted])
+        found = torch.cat([trim(row, limit, 3 * place) for place, row in enumerate(whole)])
+        assert found.tolist() == slow_trim(whole.reshape(-1).tolist(), wanted / 21)
+
+
 def test_equal_sizes_are_trimmed_by_place() -> None:
-    assert trim(torch.tensor([1.0, -1.0, 1.0, 0.5]), 0.5).tolist() == [1.0, -1.0, 0.0, 0.0]
+    numbers = torch.tensor([1.0, -1.0, 1.0, 0.5], dtype=torch.float64)
+    [limit] = find_limits(lambda: [[numbers]], [2])
+    assert trim(numbers, limit, 0).tolist() == [1.0, -1.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("place", [0, 1, 4, 7, 1000])
+def test_draws_are_the_same_from_any_place(place: int) -> None:
+    whole = draws("5:0:w", 0, (1200,))
+    assert torch.equal(draws("5:0:w", place, (3, 40)), whole[place : place + 120].reshape(3, 40))
+    assert not torch.equal(draws("5:1:w", 0, (1200,)), whole)
+    assert abs(float(whole.mean()) - 0.5) < 0.03
 
 
 @pytest.mark.parametrize("elect_signs", [False, True])
@@ -147,7 +175,7 @@ def test_dare_is_that_of_loops(elect_signs: bool) -> None:
     models, density = checkpoints(3), 0.4
     lines = []
     for number, line in enumerate(differences(models)):
-        drawn = torch.rand(SHAPE, generator=draws(5, "w", number), dtype=torch.float64).reshape(-1).tolist()
+        drawn = draws(f"5:{number}:w", 0, SHAPE).reshape(-1).tolist()
         lines.append(
             [x / density if chance < density else 0.0 for x, chance in zip(line, drawn, strict=True)]
         )

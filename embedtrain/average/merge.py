@@ -1,27 +1,39 @@
-"""Several checkpoints as one, tensor by tensor, by the method of a soup stage."""
+"""Several checkpoints as one, block of rows by block of rows, by the method of a soup stage.
 
-from collections.abc import Callable, Sequence
-from functools import singledispatch
-from hashlib import blake2b
+M checkpoints. Blocks depend on a tensor's shape alone, and no number on the blocks: the whole tensor at once
+would give the same bytes.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, singledispatch
 
 import torch
 from torch import Tensor
 
-from embedtrain.average.methods import (
-    add_differences,
-    add_up,
-    agreed_mean,
-    drop,
-    mean,
-    slerp_all,
-    trim,
-)
-from embedtrain.average.tensors import Tensors, check_same_tensors
+from embedtrain.average.methods import add_up, agreed_mean, draws, drop, weighted_sum
+from embedtrain.average.slerp import add_gram, slerp_shares
+from embedtrain.average.tensors import Tensors, check_same_tensors, tensors_by_rows
+from embedtrain.average.trimming import find_limits, trim
 from embedtrain.config.errors import UserError
 from embedtrain.config.soups import Dare, Mean, Slerp, SoupMethod, TaskArithmetic, Ties
 
-Mix = Callable[[str, Sequence[Tensor], Tensor], Tensor]
-"""(name, one float64 tensor a checkpoint, that of the base where there is one) -> float64."""
+Block = tuple[Sequence[Tensor], Tensor]
+"""float64 rows of a tensor: one a checkpoint, and those of the base or, without one, of the first."""
+Mix = Callable[[Block, int], Tensor]
+"""(a block, the place of its first number in the tensor) -> float64."""
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A tensor before it is mixed; `blocks` goes through it once more whenever called."""
+
+    name: str
+    num_numbers: int
+    blocks: Callable[[], Iterator[Block]]
+
+
+Prepare = Callable[[Whole], Mix]
 
 
 def average(checkpoints: Sequence[Tensors]) -> Tensors:
@@ -42,26 +54,34 @@ def merge(
     first = checkpoints[0]
     for other in (*checkpoints[1:], *([base] if base else [])):
         check_same_tensors(first, other)
-    mix = mixing(method, len(checkpoints), seed)
+    prepare = mixing(method, len(checkpoints), seed)
+    start = base or first
+
+    def block(name: str, first_row: int, stop: int) -> Block:
+        parts = [one.rows(name, first_row, stop).to(torch.float64) for one in checkpoints]
+        return parts, start.rows(name, first_row, stop).to(torch.float64) if base else parts[0]
+
+    @lru_cache(maxsize=1)  # blocks of one tensor follow each other
+    def mix_of(name: str) -> Mix:
+        info = first.info[name]
+        return prepare(Whole(name, info.num_numbers, lambda: (block(name, *rows) for rows in info.blocks())))
+
+    def read_rows(name: str, first_row: int, stop: int) -> Tensor:
+        info = first.info[name]
+        if not info.dtype.is_floating_point:
+            return same_everywhere(checkpoints, name, first_row, stop)
+        place = first_row * info.num_numbers // max(1, info.shape[0]) if info.shape else 0
+        return mix_of(name)(block(name, first_row, stop), place).to(info.dtype)
+
     origin = f"{method.kind} of " + ", ".join(c.origin for c in checkpoints)
-    return Tensors(origin, first.info, lambda name: merge_one(checkpoints, base, mix, name))
+    return tensors_by_rows(origin, first.info, read_rows)
 
 
-def merge_one(checkpoints: Sequence[Tensors], base: Tensors | None, mix: Mix, name: str) -> Tensor:
-    """One tensor."""
-    first = checkpoints[0].read(name)
-    if not first.dtype.is_floating_point:
-        return same_everywhere(first, checkpoints, name)
-    others = [other.read(name).to(torch.float64) for other in checkpoints[1:]]
-    tensors = [first.to(torch.float64), *others]
-    start = base.read(name).to(torch.float64) if base else tensors[0]
-    return mix(name, tensors, start).to(first.dtype)
-
-
-def same_everywhere(first: Tensor, checkpoints: Sequence[Tensors], name: str) -> Tensor:
-    """A tensor that is not floating, if it is the same in all."""
+def same_everywhere(checkpoints: Sequence[Tensors], name: str, start: int, stop: int) -> Tensor:
+    """Rows of a tensor that is not floating, if they are the same in all."""
+    first = checkpoints[0].rows(name, start, stop)
     for other in checkpoints[1:]:
-        if not torch.equal(first, other.read(name)):
+        if not torch.equal(first, other.rows(name, start, stop)):
             raise UserError(
                 f"tensor '{name}' is {first.dtype} and differs between {checkpoints[0].origin} and "
                 f"{other.origin}; only floating tensors are averaged"
@@ -70,55 +90,69 @@ def same_everywhere(first: Tensor, checkpoints: Sequence[Tensors], name: str) ->
 
 
 @singledispatch
-def mixing(method: object, count: int, seed: int) -> Mix:
-    """How a method mixes one tensor of `count` checkpoints."""
+def mixing(method: object, count: int, seed: int) -> Prepare:
+    """How a method mixes the tensors of `count` checkpoints."""
     raise TypeError(f"no soup method {type(method).__name__}")
 
 
 @mixing.register
-def _(method: Mean, count: int, seed: int) -> Mix:
+def _(method: Mean, count: int, seed: int) -> Prepare:
     weights = method.weights or (1.0,) * count
-    return lambda name, tensors, base: mean(tensors, weights)
+    return lambda whole: lambda block, place: weighted_sum(block[0], weights) / sum(weights)
 
 
 @mixing.register
-def _(method: Slerp, count: int, seed: int) -> Mix:
+def _(method: Slerp, count: int, seed: int) -> Prepare:
     weights = method.weights or (1.0,) * count
-    return lambda name, tensors, base: slerp_all(tensors, weights)
+
+    def prepare(whole: Whole) -> Mix:
+        shares = slerp_shares(add_gram((tensors for tensors, _ in whole.blocks()), count), weights)
+        return lambda block, place: weighted_sum(block[0], shares)
+
+    return prepare
 
 
 @mixing.register
-def _(method: TaskArithmetic, count: int, seed: int) -> Mix:
-    def mix(name: str, tensors: Sequence[Tensor], base: Tensor) -> Tensor:
-        return add_differences(base, tensors, method.scale, lambda one, number: one, add_up)
+def _(method: TaskArithmetic, count: int, seed: int) -> Prepare:
+    def mix(block: Block, place: int) -> Tensor:
+        return block[1] + method.scale * add_up(differences(block))
 
-    return mix
-
-
-@mixing.register
-def _(method: Ties, count: int, seed: int) -> Mix:
-    def mix(name: str, tensors: Sequence[Tensor], base: Tensor) -> Tensor:
-        return add_differences(
-            base, tensors, method.scale, lambda one, number: trim(one, method.density), agreed_mean
-        )
-
-    return mix
+    return lambda whole: mix
 
 
 @mixing.register
-def _(method: Dare, count: int, seed: int) -> Mix:
+def _(method: Ties, count: int, seed: int) -> Prepare:
+    def prepare(whole: Whole) -> Mix:
+        wanted = [round(method.density * whole.num_numbers)] * count
+        limits = find_limits(lambda: map(differences, whole.blocks()), wanted)
+
+        def mix(block: Block, place: int) -> Tensor:
+            kept = [trim(*pair, place) for pair in zip(differences(block), limits, strict=True)]
+            return block[1] + method.scale * agreed_mean(kept)
+
+        return mix
+
+    return prepare
+
+
+@mixing.register
+def _(method: Dare, count: int, seed: int) -> Prepare:
     combine = agreed_mean if method.elect_signs else add_up
 
-    def mix(name: str, tensors: Sequence[Tensor], base: Tensor) -> Tensor:
-        def thin(one: Tensor, number: int) -> Tensor:
-            return drop(one, method.density, draws(seed, name, number))
+    def prepare(whole: Whole) -> Mix:
+        def mix(block: Block, place: int) -> Tensor:
+            kept = [
+                drop(one, method.density, draws(f"{seed}:{number}:{whole.name}", place, one.shape))
+                for number, one in enumerate(differences(block))
+            ]
+            return block[1] + method.scale * combine(kept)
 
-        return add_differences(base, tensors, method.scale, thin, combine)
+        return mix
 
-    return mix
+    return prepare
 
 
-def draws(seed: int, name: str, number: int) -> torch.Generator:
-    """Random numbers of one tensor of one checkpoint, by seed, name and place alone."""
-    digest = blake2b(f"{seed}:{number}:{name}".encode(), digest_size=7).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest, "little"))
+def differences(block: Block) -> list[Tensor]:
+    """What each checkpoint has more than the base."""
+    tensors, base = block
+    return [one - base for one in tensors]

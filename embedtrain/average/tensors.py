@@ -1,35 +1,19 @@
-"""Named tensors read and written one at a time.
+"""Named tensors behind readers: whole, or a block of rows at a time.
 
-Nothing here holds more than a few copies of the largest tensor: a file's header is written first, from shapes
-and dtypes alone, then each tensor is read, changed, written and forgotten.
+Files are mapped, not loaded: what was read of them counts as memory of the file, which the system may drop.
 """
 
-import json
-import os
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from math import prod
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from embedtrain.config.errors import UserError
 
-DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
-DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+BLOCK = 1 << 20
+"""Numbers in a block of rows: 8 MB in float64. A larger row is a block of its own."""
 MAX_LISTED = 5
 
 
@@ -41,26 +25,50 @@ class TensorInfo:
     shape: tuple[int, ...]
 
     @property
+    def num_numbers(self) -> int:
+        """Its values."""
+        return prod(self.shape)
+
+    @property
     def num_bytes(self) -> int:
-        """Size of its values."""
-        count = 1
-        for size in self.shape:
-            count *= size
-        return count * self.dtype.itemsize
+        """Their size."""
+        return self.num_numbers * self.dtype.itemsize
+
+    def blocks(self) -> Iterator[tuple[int, int]]:
+        """First row and the row after the last of each block; they depend on the shape alone."""
+        rows = self.shape[0] if self.shape else 1
+        height = max(1, BLOCK // max(1, prod(self.shape[1:])))
+        yield from ((start, min(start + height, rows)) for start in range(0, rows, height))
 
 
 @dataclass(frozen=True, slots=True)
 class Tensors:
-    """Named tensors behind a reader. `origin` names them in errors; `read` returns one, by name."""
+    """Named tensors behind a reader. `origin` names them in errors; `read` returns one, by name.
+
+    `read_rows` returns rows of one, from a first to before a last, of those readers that can do with less
+    than the whole.
+    """
 
     origin: str
     info: Mapping[str, TensorInfo]
     read: Callable[[str], Tensor]
+    read_rows: Callable[[str, int, int], Tensor] | None = None
 
     @property
     def num_bytes(self) -> int:
         """Size of all values."""
         return sum(info.num_bytes for info in self.info.values())
+
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        """Rows of one tensor; a scalar is its own only row."""
+        shape = self.info[name].shape
+        if not shape or (start, stop) == (0, shape[0]):
+            return self.read(name)
+        return self.read_rows(name, start, stop) if self.read_rows else self.read(name)[start:stop]
+
+    def blocks(self, name: str) -> Iterator[Tensor]:
+        """One tensor, block after block."""
+        return (self.rows(name, start, stop) for start, stop in self.info[name].blocks())
 
     def cast(self, dtype: torch.dtype) -> "Tensors":
         """The same tensors, floating ones rounded to `dtype` as they are read."""
@@ -68,11 +76,38 @@ class Tensors:
             name: TensorInfo(dtype if i.dtype.is_floating_point else i.dtype, i.shape)
             for name, i in self.info.items()
         }
-        return Tensors(self.origin, info, lambda name: self.read(name).to(info[name].dtype))
+        return Tensors(
+            self.origin,
+            info,
+            lambda name: self.read(name).to(info[name].dtype),
+            lambda name, start, stop: self.rows(name, start, stop).to(info[name].dtype),
+        )
 
     def only(self, names: Sequence[str]) -> "Tensors":
         """Some of the tensors."""
-        return Tensors(self.origin, {name: self.info[name] for name in names}, self.read)
+        return self.renamed({name: name for name in names})
+
+    def renamed(self, names: Mapping[str, str]) -> "Tensors":
+        """Those tensors that `names` maps new names to."""
+        return Tensors(
+            self.origin,
+            {new: self.info[old] for new, old in names.items()},
+            lambda name: self.read(names[name]),
+            lambda name, start, stop: self.rows(names[name], start, stop),
+        )
+
+    def beside(self, other: "Tensors") -> "Tensors":
+        """These and the others, under the origin of these."""
+
+        def home(name: str) -> Tensors:
+            return other if name in other.info else self
+
+        return Tensors(
+            self.origin,
+            {**self.info, **other.info},
+            lambda name: home(name).read(name),
+            lambda name, start, stop: home(name).rows(name, start, stop),
+        )
 
 
 def tensors_in_memory(tensors: Mapping[str, Tensor], origin: str) -> Tensors:
@@ -81,98 +116,41 @@ def tensors_in_memory(tensors: Mapping[str, Tensor], origin: str) -> Tensors:
     return Tensors(origin, info, tensors.__getitem__)
 
 
-def open_tensors(path: Path, stack: ExitStack) -> Tensors:
-    """Tensors of a safetensors file, or of all in a folder, mapped from the disk until `stack` closes."""
-    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
-    if not files or not all(file.is_file() for file in files):
-        raise UserError(f"{path}: no safetensors file there")
-    info: dict[str, TensorInfo] = {}
-    readers: dict[str, Callable[[str], Tensor]] = {}
-    for file in files:
-        opened = stack.enter_context(safe_open(str(file), framework="pt"))
-        for name in opened.keys():  # noqa: SIM118 (safe_open is no mapping)
-            if name in info:
-                raise UserError(f"{path}: tensor '{name}' stands in two files")
-            part = opened.get_slice(name)
-            info[name] = TensorInfo(DTYPES[part.get_dtype()], tuple(part.get_shape()))
-            readers[name] = opened.get_tensor
-    return Tensors(str(path), info, lambda name: readers[name](name))
+def tensors_by_rows(
+    origin: str, info: Mapping[str, TensorInfo], read_rows: Callable[[str, int, int], Tensor]
+) -> Tensors:
+    """Tensors computed a block at a time; the whole is its blocks, one after the other."""
+
+    def read(name: str) -> Tensor:
+        blocks = [read_rows(name, start, stop) for start, stop in info[name].blocks()]
+        if not blocks:
+            return torch.empty(info[name].shape, dtype=info[name].dtype)
+        return torch.cat(blocks) if len(blocks) > 1 else blocks[0]
+
+    return Tensors(origin, info, read, read_rows)
 
 
 def check_same_tensors(one: Tensors, other: Tensors) -> None:
     """Raise UserError naming the tensors that only one has, or that differ in shape or dtype."""
-    problems = [f"only in {one.origin}: {name}" for name in one.info if name not in other.info]
-    problems += [f"only in {other.origin}: {name}" for name in other.info if name not in one.info]
-    for name, info in one.info.items():
-        if name in other.info and other.info[name] != info:
-            problems.append(
-                f"{name}: {describe(info)} in {one.origin}, {describe(other.info[name])} in {other.origin}"
-            )
+    problems = differences(one, other)
     if problems:
         more = f"\n  and {len(problems) - MAX_LISTED} more" if len(problems) > MAX_LISTED else ""
         listed = "\n  ".join(problems[:MAX_LISTED])
         raise UserError(f"checkpoints do not hold the same tensors:\n  {listed}{more}")
 
 
+def differences(one: Tensors, other: Tensors) -> list[str]:
+    """A line for each tensor that only one has, or that differs in shape or dtype."""
+    lines = [f"only in {one.origin}: {name}" for name in one.info if name not in other.info]
+    lines += [f"only in {other.origin}: {name}" for name in other.info if name not in one.info]
+    for name, info in one.info.items():
+        if name in other.info and other.info[name] != info:
+            lines.append(
+                f"{name}: {describe(info)} in {one.origin}, {describe(other.info[name])} in {other.origin}"
+            )
+    return lines
+
+
 def describe(info: TensorInfo) -> str:
     """Dtype and shape, for people: `float32 4x8`."""
     return f"{str(info.dtype).removeprefix('torch.')} {'x'.join(map(str, info.shape)) or 'scalar'}"
-
-
-def write_tensors(path: Path, tensors: Tensors) -> None:
-    """Write a safetensors file, header first, then one tensor after the other; whole or absent."""
-    names = sorted(tensors.info, key=lambda name: (-tensors.info[name].dtype.itemsize, name))
-    aside = path.with_name(f"{path.name}.partial")
-    with aside.open("wb") as file:
-        file.write(safetensors_header(tensors.only(names)))
-        for name in names:
-            tensor = tensors.read(name)
-            if TensorInfo(tensor.dtype, tuple(tensor.shape)) != tensors.info[name]:
-                raise ValueError(
-                    f"{tensors.origin}: '{name}' was read as another shape or dtype than announced"
-                )
-            file.write(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
-
-
-def safetensors_header(tensors: Tensors) -> bytes:
-    """Length, then JSON with each tensor's dtype, shape and place, padded to 8 bytes."""
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for name, info in tensors.info.items():
-        start, end = end, end + info.num_bytes
-        dtype = DTYPE_NAMES[info.dtype]
-        header[name] = {"dtype": dtype, "shape": list(info.shape), "data_offsets": [start, end]}
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
-
-
-def write_sharded(folder: Path, tensors: Tensors, max_bytes: int) -> list[str]:
-    """`model.safetensors`, or several files with an index where it would exceed `max_bytes`; their names."""
-    groups = split_by_bytes(tensors, max_bytes)
-    if len(groups) == 1:
-        write_tensors(folder / "model.safetensors", tensors)
-        return ["model.safetensors"]
-    files = [f"model-{i:05d}-of-{len(groups):05d}.safetensors" for i in range(1, len(groups) + 1)]
-    for file, names in zip(files, groups, strict=True):
-        write_tensors(folder / file, tensors.only(names))
-    places = {name: file for file, names in zip(files, groups, strict=True) for name in names}
-    index = {"metadata": {"total_size": tensors.num_bytes}, "weight_map": dict(sorted(places.items()))}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
-    return files
-
-
-def split_by_bytes(tensors: Tensors, max_bytes: int) -> list[list[str]]:
-    """Names in order, cut into groups of at most `max_bytes`; a larger tensor stands alone."""
-    groups: list[list[str]] = [[]]
-    used = 0
-    for name, info in tensors.info.items():
-        if groups[-1] and used + info.num_bytes > max_bytes:
-            groups.append([])
-            used = 0
-        groups[-1].append(name)
-        used += info.num_bytes
-    return groups

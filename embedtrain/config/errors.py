@@ -1,6 +1,8 @@
 """What a user is told: one plain sentence a fault, all faults at once, never a traceback."""
 
-from collections.abc import Iterable, Mapping
+import errno
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -27,6 +29,8 @@ FOREIGN = {
     "warmup_ratio": "warmup_fraction",
 }
 
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
 
 class UserError(Exception):
     """A user's mistake. Its text is complete: one or several lines, shown without a traceback."""
@@ -39,6 +43,27 @@ class ConfigError(UserError):
         """Keep the messages in order, each once."""
         self.messages = list(dict.fromkeys(messages))
         super().__init__("\n".join(self.messages))
+
+
+@contextmanager
+def disk_full_is_an_error(place: Path | str = "") -> Iterator[None]:
+    """Raise UserError where the disk, a quota or a limit of file sizes ends a write to `place`."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if not is_disk_full(error):
+            raise
+        where = str(place or getattr(error, "filename", None) or "")
+        raise UserError(f"{where}: no space left to write it; make room and run again".lstrip(": ")) from None
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error tells of a full disk; libraries that are not Python's own say it in words."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in FULL
+    return "No space left on device" in str(error) or "(os error 28)" in str(error)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -11,9 +11,12 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 from torch import Tensor, nn
+from transformers import PretrainedConfig
 
 from embedtrain.artifacts import read_json, write_atomic, write_json
+from embedtrain.average import Tensors, tensors_in_memory
 from embedtrain.config.errors import UserError
 from embedtrain.config.tuning import Lora
 from embedtrain.model.encoder import Encoder, EncoderSpec, hash_tensors
@@ -54,22 +57,30 @@ def save_encoder(encoder: Encoder, folder: Path | str) -> Path:
             save_dense(encoder.dense, folder)
     if encoder.learned:
         save_tensors({name: p.detach() for name, p in encoder.learned.items()}, folder / LEARNED)
-    encoder.tokenizer.save(str(folder / "tokenizer.json"))
+    lora = encoder.lora if adapter_only else None
+    base_weights = hash_tensors(base_parameters(encoder)) if adapter_only else None
+    dtype = str(encoder.backbone.dtype).removeprefix("torch.")
     config = encoder.backbone.config
     config.architectures = [type(encoder.backbone).__name__]
+    write_spec(folder, Saved(encoder.spec, lora, base_weights, dtype), encoder.tokenizer, config)
+    return folder
+
+
+def write_spec(folder: Path, saved: Saved, tokenizer: Tokenizer, config: PretrainedConfig) -> None:
+    """The files of a checkpoint beside its weights; `encoder.json` last."""
+    tokenizer.save(str(folder / "tokenizer.json"))
     write_atomic(folder / "config.json", config.to_json_string(use_diff=False))
-    write_atomic(folder / "README.md", f"An embedtrain checkpoint. {encoder.spec.describe()}.\n")
+    write_atomic(folder / "README.md", f"An embedtrain checkpoint. {saved.spec.describe()}.\n")
     write_json(
         folder / SPEC,
         {
             "format": FORMAT,
-            "spec": encoder.spec.to_json(),
-            "lora": encoder.lora.model_dump() if adapter_only and encoder.lora else None,
-            "base_weights": hash_tensors(base_parameters(encoder)) if adapter_only else None,
-            "dtype": str(encoder.backbone.dtype).removeprefix("torch."),
+            "spec": saved.spec.to_json(),
+            "lora": saved.lora.model_dump() if saved.lora else None,
+            "base_weights": saved.base_weights,
+            "dtype": saved.dtype,
         },
     )
-    return folder
 
 
 def read_saved(folder: Path) -> Saved:
@@ -94,26 +105,27 @@ def check_base(encoder: Encoder, saved: Saved, folder: Path) -> None:
 def fill_adapter(encoder: Encoder, lora: Lora, folder: Path) -> None:
     """Put the saved adapter on a freshly loaded base."""
     add_lora(encoder, lora, seed=0)
-    copy_tensors(dict(adapter_parameters(encoder)), load_file(folder / ADAPTER_WEIGHTS), str(folder))
+    stored = tensors_in_memory(load_file(folder / ADAPTER_WEIGHTS), str(folder))
+    copy_tensors(dict(adapter_parameters(encoder)), stored)
 
 
-def set_weights(encoder: Encoder, tensors: Mapping[str, Tensor], origin: str) -> None:
-    """Replace all weights, for example by an average; adapters are folded first."""
+def set_weights(encoder: Encoder, tensors: Tensors) -> None:
+    """Replace all weights, for example by an average, one at a time; adapters are folded first."""
     fold_lora(encoder)
     encoder.folded = True
-    copy_tensors(all_parameters(encoder), tensors, origin)
+    copy_tensors(all_parameters(encoder), tensors)
 
 
-def copy_tensors(targets: Mapping[str, Tensor], tensors: Mapping[str, Tensor], origin: str) -> None:
+def copy_tensors(targets: Mapping[str, Tensor], tensors: Tensors) -> None:
     """Copy by name; the names must be the same."""
-    odd = sorted(targets.keys() ^ tensors.keys())
+    odd = sorted(targets.keys() ^ tensors.info.keys())
     if odd:
         raise UserError(
-            f"{origin}: its tensors are not the encoder's: {len(odd)} names differ, first {odd[0]}"
+            f"{tensors.origin}: its tensors are not the encoder's: {len(odd)} names differ, first {odd[0]}"
         )
     with torch.no_grad():
         for name, target in targets.items():
-            target.copy_(tensors[name])
+            target.copy_(tensors.read(name))
 
 
 def all_tensors(encoder: Encoder) -> Iterator[tuple[str, Tensor]]:

@@ -67,15 +67,20 @@ class EncoderSpec:
 
 def hash_tensors(tensors: Iterable[tuple[str, Tensor]]) -> str:
     """SHA-256 of names, dtypes, shapes and bytes, whatever their order; tensors are hashed side by side."""
-
-    def one(pair: tuple[str, Tensor]) -> list[str]:
-        name, tensor = pair
-        flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        digest = hashlib.sha256(flat.numpy().data).hexdigest()
-        return [name, str(tensor.dtype), str(tuple(tensor.shape)), digest]
-
     with ThreadPoolExecutor() as pool:
-        return hash_json(sorted(pool.map(one, tensors)))
+        return hash_json(
+            sorted(pool.map(lambda pair: tensor_digest(pair[0], [pair[1]], pair[1].shape), tensors))
+        )
+
+
+def tensor_digest(name: str, blocks: Iterable[Tensor], shape: Sequence[int]) -> list[str]:
+    """Name, dtype, shape and SHA-256 of a tensor that comes in blocks of rows, at least one."""
+    digest, dtype = hashlib.sha256(), ""
+    for block in blocks:
+        flat = block.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest.update(flat.numpy().data)
+        dtype = str(block.dtype)
+    return [name, dtype, str(tuple(shape)), digest.hexdigest()]
 
 
 def weights_hash(encoder: "Encoder") -> str:

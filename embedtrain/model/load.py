@@ -44,6 +44,7 @@ class Parts:
     tokenizer: Path
     adapter: Path | None = None
     dense: nn.Module | None = None
+    dense_folders: tuple[Path, ...] = ()
     lowercase: bool = False
     tokenizer_is_ours: bool = False  # written by a checkpoint, end token included
     dtype: str | None = None  # of the stored weights, where it is not the run's precision
@@ -125,23 +126,38 @@ def open_checkpoint(folder: Path, saved: Saved, device: str) -> Encoder:
     """The encoder that `save_encoder` wrote, proven again."""
     spec = saved.spec
     if saved.lora is None:
-        dense = read_dense(sorted(folder.glob("dense_*")), str(folder))
-        encoder = build(
-            Parts(folder, folder, folder, dense=dense, tokenizer_is_ours=True, dtype=saved.dtype),
-            spec,
-            device,
-        )
+        encoder = build(find_saved(folder, saved), spec, device)
         encoder.folded = True
         return encoder
-    source = resolve_model(spec.base, revision=spec.base_revision, sha256=spec.base_sha256)
-    base = Base(
-        model=spec.base, keep_first_layers=spec.keep_first_layers, trust_remote_code=spec.trust_remote_code
-    )
-    parts = find_parts(source, read_existing(source.path, spec.base), base)
+    parts = find_base(spec)
     encoder = build(replace(parts, tokenizer=folder, tokenizer_is_ours=True, lowercase=False), spec, device)
     check_base(encoder, saved, folder)
     fill_adapter(encoder, saved.lora, folder)
     return encoder
+
+
+def find_saved(folder: Path, saved: Saved) -> Parts:
+    """The parts of a checkpoint that holds all weights."""
+    places = tuple(sorted(folder.glob("dense_*")))
+    dense = read_dense(places, str(folder))
+    return Parts(
+        folder,
+        folder,
+        folder,
+        dense=dense,
+        dense_folders=places,
+        tokenizer_is_ours=True,
+        dtype=saved.dtype,
+    )
+
+
+def find_base(spec: EncoderSpec) -> Parts:
+    """Where the parts of the base are that a spec names."""
+    source = resolve_model(spec.base, revision=spec.base_revision, sha256=spec.base_sha256)
+    base = Base(
+        model=spec.base, keep_first_layers=spec.keep_first_layers, trust_remote_code=spec.trust_remote_code
+    )
+    return find_parts(source, read_existing(source.path, spec.base), base)
 
 
 def find_parts(source: ModelFolder, found: Existing | None, base: Base) -> Parts:
@@ -151,13 +167,17 @@ def find_parts(source: ModelFolder, found: Existing | None, base: Base) -> Parts
     dense = read_dense(found.dense, base.model)
     folder = found.backbone
     if not (folder / ADAPTER).is_file():
-        return Parts(folder, folder, folder, dense=dense, lowercase=found.lowercase)
+        return Parts(
+            folder, folder, folder, dense=dense, dense_folders=found.dense, lowercase=found.lowercase
+        )
     name, revision = adapter_base(folder)
     under = resolve_model(name, revision=revision).path
     holds = {
         name: folder if (folder / name).is_file() else under for name in ("config.json", "tokenizer.json")
     }
-    return Parts(under, holds["config.json"], holds["tokenizer.json"], folder, dense, found.lowercase)
+    return Parts(
+        under, holds["config.json"], holds["tokenizer.json"], folder, dense, found.dense, found.lowercase
+    )
 
 
 def said_attention(parts: Parts, found: Existing | None, base: Base) -> str | None:
@@ -173,12 +193,7 @@ def said_attention(parts: Parts, found: Existing | None, base: Base) -> str | No
 
 def build(parts: Parts, spec: EncoderSpec, device: str) -> Encoder:
     """Read the weights, set the attention, and prove it."""
-    trust = spec.trust_remote_code
-    config = read_config(str(parts.config), spec.base, trust_remote_code=trust)
-    kind = read_kind(config, spec.base, trust_remote_code=trust)
-    window = longest_window(config)
-    cut_layers(config, spec.keep_first_layers, spec.base)
-    set_attention(config, kind, spec.attention, spec.base)
+    config, window = settle_config(parts, spec)
     backbone = read_backbone(parts, config, spec)
     if parts.adapter is not None:
         backbone = fold_adapter(backbone, parts.adapter, spec.base)
@@ -188,6 +203,17 @@ def build(parts: Parts, spec: EncoderSpec, device: str) -> Encoder:
     except UserError as error:
         raise UserError(f"{spec.base}: {error}") from None
     return encoder
+
+
+def settle_config(parts: Parts, spec: EncoderSpec) -> tuple[PretrainedConfig, int]:
+    """config.json as the backbone is built from it, and tokens that its window reached (0: all of a text)."""
+    trust = spec.trust_remote_code
+    config = read_config(str(parts.config), spec.base, trust_remote_code=trust)
+    kind = read_kind(config, spec.base, trust_remote_code=trust)
+    window = longest_window(config)
+    cut_layers(config, spec.keep_first_layers, spec.base)
+    set_attention(config, kind, spec.attention, spec.base)
+    return config, window
 
 
 def read_tokenizer(parts: Parts, spec: EncoderSpec) -> Tokenizer:

@@ -1,5 +1,7 @@
 """The weights of an encoder as a reader: bare names, adapters merged as each tensor is read."""
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -21,7 +23,15 @@ def merged_readers(encoder: Encoder, origin: str) -> Tensors:
         for name, tensor in stored.items()
     }
 
+    @lru_cache(maxsize=1)
+    def merged(name: str) -> Tensor:
+        return merged_weight(adapted[name])
+
     def read(name: str) -> Tensor:
         return merged_weight(adapted[name]) if name in adapted else stored[name].to(info[name].dtype)
 
-    return Tensors(origin, info, read)
+    def read_rows(name: str, start: int, stop: int) -> Tensor:
+        whole = merged(name) if name in adapted else stored[name]
+        return whole[start:stop].to(info[name].dtype)
+
+    return Tensors(origin, info, read, read_rows)
