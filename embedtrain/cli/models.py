@@ -1,11 +1,19 @@
 """Models: encode and evaluate."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from embedtrain.cli.app import MachineFile, app
+
+
+class Bits(StrEnum):
+    """In how few bits vectors can be measured."""
+
+    INT8 = "int8"
+    BINARY = "binary"
 
 
 @app.command(
@@ -50,10 +58,34 @@ def evaluate(
         int | None, typer.Option(min=1, help="cut the tasks to subsets of about this many tokens in all")
     ] = None,
     bm25: Annotated[bool, typer.Option(help="a BM25 row for retrieval")] = True,
+    documents: Annotated[
+        str | None, typer.Option(help="a model that encodes the documents: each of the others, its queries")
+    ] = None,
+    truncate: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="measure the first so many dims too; may be repeated", show_default=False),
+    ] = None,
+    quantise: Annotated[
+        list[Bits] | None,
+        typer.Option(help="measure vectors in so few bits too; may be repeated", show_default=False),
+    ] = None,
     machine: MachineFile = None,
 ) -> None:
-    """Measure exported folders, or any sentence-transformers folder, on local data."""
+    """Measure exported folders, or any sentence-transformers folder, on local data.
+
+    With `--documents`, each model also answers queries against documents that that model has encoded.
+    """
     from embedtrain.config.load import load_machine
     from embedtrain.stages.evaluate import evaluate_folders
 
-    evaluate_folders(models, data, out, max_tokens, bm25, load_machine(machine))
+    evaluate_folders(
+        models,
+        data,
+        out,
+        max_tokens,
+        bm25,
+        load_machine(machine),
+        documents=documents,
+        truncation=truncate or (),
+        quantisation=quantise or (),
+    )

@@ -2,8 +2,11 @@
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from embedtrain.evaluation.results import Figure, Result
+
+T = TypeVar("T")
 
 METRIC_NAMES = {
     "ndcg@10": "nDCG@10",
@@ -61,10 +64,14 @@ class TextTable:
 
 
 def group_tasks(results: Sequence[Result], in_domain: Collection[str] = ()) -> list[TaskGroup]:
-    """Held-out tasks, then those named in `in_domain`; a group without tasks is left out."""
+    """Held-out tasks, then those named in `in_domain`; a group without tasks is left out.
+
+    Only full vectors: those in fewer dims or bits have tables of their own.
+    """
+    full = [result for result in results if not result.form]
     groups = {
-        HELD_OUT: [result for result in results if result.task not in in_domain],
-        IN_DOMAIN: [result for result in results if result.task in in_domain],
+        HELD_OUT: [result for result in full if result.task not in in_domain],
+        IN_DOMAIN: [result for result in full if result.task in in_domain],
     }
     return [make_group(title, group) for title, group in groups.items() if group]
 
@@ -108,7 +115,7 @@ def terminal_tables(results: Sequence[Result], in_domain: Collection[str] = ()) 
     ]
 
 
-def split(columns: Sequence[Column]) -> Iterator[Sequence[Column]]:
+def split(columns: Sequence[T]) -> Iterator[Sequence[T]]:
     """Runs of at most five columns."""
     for start in range(0, len(columns), MAX_COLUMNS):
         yield columns[start : start + MAX_COLUMNS]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import frexp, ldexp
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from embedtrain.search import Ranking, search, search_signs
 if TYPE_CHECKING:
     from embedtrain.model.st import Embedder, Side
 
+CUT_NAME = " dims"
 LEVELS = 255  # steps between the least and the greatest value of a dim in int8
 SHORT_BITS = 20  # of the mantissa of a sign's value: sums of its squares are exact in float64
 
@@ -62,7 +63,7 @@ class Cut:
     @property
     def name(self) -> str:
         """`256 dims`."""
-        return f"{self.dims:,} dims"
+        return f"{self.dims:,}{CUT_NAME}"
 
     def find(self, queries: np.ndarray, documents: np.ndarray, k: int) -> Ranking:
         """By cosine."""
@@ -171,10 +172,15 @@ def short(value: float) -> float:
     return ldexp(round(ldexp(mantissa, SHORT_BITS)), exponent - SHORT_BITS)
 
 
-def forms_of(truncation: Sequence[int], quantisation: Sequence[Literal["int8", "binary"]]) -> list[Form]:
+def forms_of(truncation: Sequence[int], quantisation: Sequence[str]) -> list[Form]:
     """Cuts from the longest down, then the others; each once."""
     cuts: list[Form] = [Cut(dims) for dims in sorted(set(truncation), reverse=True)]
     return cuts + [QUANTISED[name] for name in dict.fromkeys(quantisation)]
+
+
+def dims_of(form: str) -> int:
+    """Dims that the cut of this name keeps; 0 of another form."""
+    return int(form.removesuffix(CUT_NAME).replace(",", "")) if form.endswith(CUT_NAME) else 0
 
 
 def check_forms(forms: Sequence[Form], dims: Mapping[str, int]) -> None:

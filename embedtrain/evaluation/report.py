@@ -7,6 +7,7 @@ from typing import Any
 
 from embedtrain.config.errors import UserError
 from embedtrain.evaluation.groups import METRIC_NAMES, Column, TaskGroup, group_tasks
+from embedtrain.evaluation.kept_tables import kept_json, kept_sections
 from embedtrain.evaluation.neighbours import EmbeddingMap
 from embedtrain.evaluation.results import Result
 from embedtrain.show.page import Block, Grid, Measured, Neighbours, Plot, Prose, Section, render_page
@@ -26,17 +27,18 @@ BM25_NOTE = (
 
 
 def report_json(results: Sequence[Result], in_domain: Collection[str] = (), **facts: Any) -> dict[str, Any]:
-    """All figures and intervals, with `facts` beside them; `read_results` reads it back."""
+    """All figures and intervals, with `facts` beside them; `read_results` reads `results` back."""
     return {
         "format": FORMAT,
         **facts,
         "in_domain": sorted({result.task for result in results} & set(in_domain)),
-        "results": [result.to_json() for result in results],
+        "results": [result.to_json() for result in results if not result.form],
+        "inherited": kept_json(results),
     }
 
 
 def read_results(saved: Mapping[str, Any]) -> list[Result]:
-    """The results of a saved report."""
+    """The results of a saved report, those of full vectors."""
     if saved.get("format") != FORMAT:
         raise UserError(f"report.json: format {saved.get('format')}, expected {FORMAT}: measure again")
     return [Result.from_json(result) for result in saved["results"]]
@@ -57,13 +59,18 @@ def report_page(
     diagnosed: Mapping[str, Points] | None = None,
     examples: Sequence[Neighbours] = (),
     maps: Sequence[EmbeddingMap] = (),
+    sections: Sequence[Section] = (),
     title: str = "Evaluation",
     lead: str = "",
     facts: Sequence[tuple[str, object]] = (),
 ) -> str:
-    """One self-contained page. Curves, examples and maps are left out where none are given."""
+    """One self-contained page; `sections` stand after its tables.
+
+    Curves, examples and maps are left out where none are given.
+    """
     groups = group_tasks(results, in_domain)
-    sections = [Section(group.title, table_blocks(group)) for group in groups]
+    tables = [Section(group.title, table_blocks(group)) for group in groups]
+    sections = [*tables, *sections, *kept_sections(results)]
     if curves:
         seen = [diagnostics_plot(diagnosed)] if diagnosed else []
         sections.append(Section("Training", [curve_plot(curves), *seen]))
@@ -124,6 +131,7 @@ def protocol_blocks(results: Sequence[Result]) -> list[Block]:
     rows = [
         [result.model, result.task, METRIC_NAMES.get(name, name), Measured(f.value, f.low, f.high)]
         for result in results
+        if not result.form
         for name, f in result.metrics.items()
     ]
     return [

@@ -199,6 +199,45 @@ def histogram_plot(
     return draw_svg(draw, title, (7.2, 2.3))
 
 
+def interval_plot(
+    series: Mapping[str, Mapping[str, tuple[float, float, float]]],
+    names: Sequence[str],
+    title: str,
+    y: str = "",
+    *,
+    joined: Sequence[str] = (),
+) -> str:
+    """A value and the bounds of its interval over each name that a series has, as an `<svg>` string.
+
+    Names stand on the axis in the order given, series a little beside each other; a line joins the values of
+    the names in `joined`.
+    """
+    if not any(name in values for values in series.values() for name in names):
+        raise ValueError(f"plot '{title}' has no value to draw")
+
+    def draw(axes: "Axes") -> None:
+        for number, (label, values) in enumerate(series.items()):
+            color = PALETTE[number % len(PALETTE)]
+            aside = (number - (len(series) - 1) / 2) * min(0.12, 0.6 / len(series))
+            places = {name: place + aside for place, name in enumerate(names) if name in values}
+            line = [name for name in places if name in joined]
+            dash = DASHES[number // len(PALETTE) % len(DASHES)]
+            heights = [values[name][0] for name in line]
+            axes.plot([places[name] for name in line], heights, color=color, linestyle=dash, linewidth=1.4)
+            for name, place in places.items():
+                value, low, high = values[name]
+                axes.plot([place, place], [low, high], color=color, linewidth=3, alpha=0.35)
+                axes.plot(place, value, "o", color=color, markersize=5, markeredgewidth=0)
+            axes.plot([], [], marker="o", color=color, linestyle=dash, markersize=5, label=label)
+        axes.set_xticks(range(len(names)), names)
+        axes.set_xlim(-0.5, len(names) - 0.5)
+        axes.set_ylabel(y)
+        if len(series) > 1:
+            axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.03), handlelength=1.6)
+
+    return draw_svg(draw, title, (7.2, 3.4))
+
+
 def name_rows(axes: "Axes", names: Sequence[str], x: str) -> None:
     """Names of rows on the left, the first on top; lines across only for the values."""
     axes.set_yticks(range(len(names)), names)
