@@ -11,6 +11,7 @@ from test_model_lora import fill_b
 from tiny_models import DECODERS, ENCODERS, TEXTS, save_tiny
 from torch import nn
 
+from embedtrain.average import tensors_in_memory
 from embedtrain.config.errors import UserError
 from embedtrain.config.schema import Base, EncoderConfig, TextFormat
 from embedtrain.config.tuning import Lora
@@ -139,12 +140,12 @@ def test_set_weights_replaces_all(tmp_path: Path) -> None:
     fill_b(other, seed=8)
     tensors = [dict(all_tensors(e)) for e in (one, other)]
     halves = {name: (tensors[0][name] + tensors[1][name]) / 2 for name in tensors[0]}
-    set_weights(one, halves, "soup")
+    set_weights(one, tensors_in_memory(halves, "soup"))
     back = open_encoder(save_encoder(one, tmp_path / "saved"))
     assert dict(all_tensors(back)).keys() == halves.keys()
     assert all(torch.equal(tensor, halves[name]) for name, tensor in all_tensors(back))
     with pytest.raises(UserError, match="x: its tensors are not the encoder's: 1 names differ, first extra"):
-        set_weights(one, halves | {"extra": torch.zeros(1)}, "x")
+        set_weights(one, tensors_in_memory(halves | {"extra": torch.zeros(1)}, "x"))
 
 
 def test_another_format_is_refused(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from embedtrain.config.errors import UserError
 from embedtrain.data.rows import Row, text_key
 from embedtrain.evaluation.results import Result
 from embedtrain.model.encoder import Encoder
-from embedtrain.model.prompts import Sources, named_prompts
+from embedtrain.model.prompts import Prompt, Sources, named_prompts
 from embedtrain.text import Formatted
 
 if TYPE_CHECKING:
@@ -37,9 +37,15 @@ class Validated:
         """Dims of a vector."""
         return self.encoder.dim
 
+    @property
+    def written(self) -> dict[str, Prompt]:
+        """The prompts of the run by name."""
+        return named_prompts(self.encoder.spec.text, self.sources)
+
     def for_task(self, task: str) -> Validated:
-        """With the prompts of the task, where there are any."""
-        return replace(self, task=task)
+        """With the prompts of the task; itself where it has none."""
+        names = {task, f"{task}-query", f"{task}-document"}
+        return replace(self, task=task) if names & {*self.written, *self.encoder.spec.prompts} else self
 
     def encode(self, texts: Sequence[str], *, side: Side, normalize: bool = True) -> np.ndarray:
         """float32 vectors (len(texts), dim)."""
@@ -49,8 +55,7 @@ class Validated:
 
     def format(self, texts: Sequence[str], side: Side) -> list[Formatted]:
         """By the task's prompt of the side, else the side's own; without a side as they are."""
-        written = named_prompts(self.encoder.spec.text, self.sources)
-        stored = self.encoder.spec.prompts
+        written, stored = self.written, self.encoder.spec.prompts
         for name in filter(None, (f"{self.task}-{side}" if side else "", self.task, side)):
             if name in written:
                 return [written[name].format(text) for text in texts]

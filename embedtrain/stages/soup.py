@@ -1,53 +1,62 @@
 """Merges encoders: several in, one out."""
 
-from embedtrain.average import Tensors, merge, tensors_in_memory
-from embedtrain.config.errors import UserError
-from embedtrain.config.soups import Difference, Soup
-from embedtrain.model.checkpoint import all_tensors, save_encoder, set_weights
-from embedtrain.model.encoder import Encoder
-from embedtrain.model.load import load_encoder, open_encoder
-from embedtrain.show.progress import progress
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from embedtrain.artifacts import write_json
+from embedtrain.config.references import is_path
+from embedtrain.config.soups import Greedy, Soup
+from embedtrain.config.stages import Evaluate
 from embedtrain.stages.context import StageContext
-from embedtrain.stages.opening import ENCODER
+from embedtrain.stages.opening import ENCODER, encoder_folder
+from embedtrain.stages.soup_making import Order, make_soup, show_soup
+from embedtrain.stages.soup_places import find_model
+
+SOUP = "soup.json"
 
 
 def run_stage(context: StageContext) -> dict[str, object]:
-    """Write `encoder/`. Adapters are merged first: the average of products is not the product of averages."""
-    stage = context.stage
+    """Write `encoder/` and `soup.json`."""
+    stage, run = context.stage, context.run
     assert isinstance(stage, Soup)
-    encoders = {name: open_encoder(context.inputs[name] / ENCODER) for name in stage.from_}
-    first = encoders[stage.from_[0]]
-    check_alike(stage, encoders)
-    checkpoints = [tensors_of(encoder, name) for name, encoder in encoders.items()]
-    base = open_base(context) if isinstance(stage.method, Difference) else None
-    mixed = merge(checkpoints, stage.method, base=base, seed=context.seed)
-    with progress("merge", total=len(mixed.info), unit="tensor") as bar:
-        weights = {}
-        for name in mixed.info:
-            weights[name] = mixed.read(name)
-            bar.advance(1)
-    set_weights(first, weights, stage.name)
-    save_encoder(first, context.folder / ENCODER)
-    return {"merged": list(stage.from_), "method": stage.method.model_dump(), "num_tensors": len(weights)}
+    for warning in warnings(context, stage):
+        print(warning, file=sys.stderr)
+    shutil.rmtree(context.folder / ENCODER, ignore_errors=True)
+    order = Order(
+        folders={name: ingredient_folder(context, name) for name in stage.from_},
+        method=stage.method,
+        machine=context.machine,
+        work=context.folder,
+        seed=context.seed,
+        base=run.base,
+        adapter_rank=stage.adapter_rank,
+        sources=run.sources,
+        as_checkpoint=True,
+    )
+    made = make_soup(order, context.folder / ENCODER)
+    write_json(context.folder / SOUP, made)
+    show_soup(made)
+    return {
+        "method": made["method"],
+        "weights": {one["name"]: one["weight"] for one in made["ingredients"]},
+        "score": made["score"],
+        "fold_error": made["fold"]["error"] if made["fold"] else None,
+    }
 
 
-def check_alike(stage: Soup, encoders: dict[str, Encoder]) -> None:
-    """Raise UserError where encoders are not of one kind."""
-    first = encoders[stage.from_[0]]
-    for name, other in encoders.items():
-        if other.spec != first.spec:
-            raise UserError(
-                f"stage '{stage.name}': '{name}' is {other.spec.describe()}, but '{stage.from_[0]}' is "
-                f"{first.spec.describe()}; only encoders of one kind can be averaged"
+def ingredient_folder(context: StageContext, name: str) -> Path:
+    """The folder of an ingredient: an earlier stage's, a snapshot of one, or a path."""
+    return find_model(name) if is_path(name) else encoder_folder(context, name)
+
+
+def warnings(context: StageContext, stage: Soup) -> Iterator[str]:
+    """Validation data that an evaluate stage measures too: its figures are no longer of unseen data."""
+    judged = set(stage.method.data) if isinstance(stage.method, Greedy) else set()
+    for other in context.run.stages:
+        if isinstance(other, Evaluate) and (shared := sorted(judged & {*other.data, *other.in_domain_data})):
+            yield (
+                f"stage '{stage.name}': it chooses by {shared[0]}, which stage '{other.name}' measures: what "
+                "was chosen on a set scores too high on it; validate on other data"
             )
-
-
-def tensors_of(encoder: Encoder, origin: str) -> Tensors:
-    """The merged weights."""
-    return tensors_in_memory(dict(all_tensors(encoder)), origin)
-
-
-def open_base(context: StageContext) -> Tensors:
-    """The weights that every checkpoint started from."""
-    run = context.run
-    return tensors_of(load_encoder(run.base, run.encoder, run.text, precision=run.precision), "base")

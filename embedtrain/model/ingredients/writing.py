@@ -1,7 +1,8 @@
 """Merged tensors as a folder of the kind of the first ingredient: whole, or not there at all."""
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +28,26 @@ def write_merged(tensors: Tensors, first: Ingredient, folder: Path, provenance: 
     `first`. `provenance` goes into `soup.json` and, of an export, into its card. Raises UserError where the
     folder is there already, or the disk is full.
     """
+    with aside(folder) as partial, progress("write", total=megabytes(tensors), unit="MB") as bar:
+        write_json(partial / PROVENANCE, provenance)
+        write = write_export if first.kind == "export" else write_checkpoint
+        write(tensors, first, partial, provenance, count_megabytes(bar.advance))
+
+
+@contextmanager
+def aside(folder: Path) -> Iterator[Path]:
+    """An empty folder that becomes `folder` at the end, and is removed where anything goes wrong.
+
+    Raises UserError where the folder is there already, or the disk is full.
+    """
     if folder.exists():
         raise UserError(f"{folder}: it is there already; a soup never overwrites a model")
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        with disk_full_is_an_error(folder), progress("write", total=megabytes(tensors), unit="MB") as bar:
+        with disk_full_is_an_error(folder):
             partial.mkdir(parents=True)
-            write_json(partial / PROVENANCE, provenance)
-            write = write_export if first.kind == "export" else write_checkpoint
-            write(tensors, first, partial, provenance, count_megabytes(bar.advance))
+            yield partial
             partial.replace(folder)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
