@@ -280,9 +280,7 @@ def test_pickles_in_a_route_are_refused(
     folder = copy_of(package, leaf, teacher, tmp_path)
     place = folder / "document_0_Transformer"
     (place / "model.safetensors").rename(place / "pytorch_model.bin")
-    with pytest.raises(
-        UserError, match=r"document_0_Transformer: weights are in pytorch_model.bin, a pickle"
-    ):
+    with pytest.raises(UserError, match=r"document_0_Transformer: weights are in pytorch_model.bin, a"):
         open_sentence_transformer(folder)
     (folder / "router_config.json").unlink()
     with pytest.raises(UserError, match=r"router: no router_config.json says what its routes are"):
