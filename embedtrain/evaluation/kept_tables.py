@@ -66,7 +66,7 @@ class KeptForms:
 
     def size(self, form: str) -> str:
         """`384`, or `384, 768` where the models' vectors are not as long: bytes of a vector."""
-        sizes = {result.num_bytes for result in self.results if result.form == form}
+        sizes = {r.num_bytes for r in self.results if r.form == form and r.model in self.models}
         return ", ".join(f"{size:,}" for size in sorted(sizes))
 
 
