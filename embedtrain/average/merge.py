@@ -46,14 +46,16 @@ def merge(
 ) -> Tensors:
     """The checkpoints as one: computed in float64, rounded once to the stored dtype.
 
-    Methods on differences need `base`, with the same tensors. Tensors of integers or booleans must be equal
-    and are kept. Raises UserError where names, shapes or dtypes differ.
+    Methods on differences need `base`, with the same tensors in any precision. Tensors of integers or
+    booleans must be equal and are kept. Raises UserError where names, shapes or dtypes differ.
     """
     if not checkpoints:
         raise UserError("an average needs at least one checkpoint")
     first = checkpoints[0]
-    for other in (*checkpoints[1:], *([base] if base else [])):
+    for other in checkpoints[1:]:
         check_same_tensors(first, other)
+    if base:
+        check_same_tensors(first, base, dtypes=False)
     prepare = mixing(method, len(checkpoints), seed)
     start = base or first
 

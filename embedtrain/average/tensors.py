@@ -130,24 +130,23 @@ def tensors_by_rows(
     return Tensors(origin, info, read, read_rows)
 
 
-def check_same_tensors(one: Tensors, other: Tensors) -> None:
+def check_same_tensors(one: Tensors, other: Tensors, *, dtypes: bool = True) -> None:
     """Raise UserError naming the tensors that only one has, or that differ in shape or dtype."""
-    problems = differences(one, other)
+    problems = differences(one, other, dtypes)
     if problems:
         more = f"\n  and {len(problems) - MAX_LISTED} more" if len(problems) > MAX_LISTED else ""
         listed = "\n  ".join(problems[:MAX_LISTED])
         raise UserError(f"checkpoints do not hold the same tensors:\n  {listed}{more}")
 
 
-def differences(one: Tensors, other: Tensors) -> list[str]:
-    """A line for each tensor that only one has, or that differs in shape or dtype."""
+def differences(one: Tensors, other: Tensors, dtypes: bool) -> list[str]:
+    """A line for each tensor that only one has, or that differs in shape or, where asked, in dtype."""
     lines = [f"only in {one.origin}: {name}" for name in one.info if name not in other.info]
     lines += [f"only in {other.origin}: {name}" for name in other.info if name not in one.info]
     for name, info in one.info.items():
-        if name in other.info and other.info[name] != info:
-            lines.append(
-                f"{name}: {describe(info)} in {one.origin}, {describe(other.info[name])} in {other.origin}"
-            )
+        also = other.info.get(name, info)
+        if also.shape != info.shape or (dtypes and also.dtype != info.dtype):
+            lines.append(f"{name}: {describe(info)} in {one.origin}, {describe(also)} in {other.origin}")
     return lines
 
 

@@ -1,21 +1,22 @@
-"""The command line: `embedtrain check | plan | run | convert | audit | mine | evaluate` … No torch here."""
+"""The command line: `embedtrain check | plan | run | convert | mine | evaluate | soup` … No torch here."""
 
 import sys
 
 from embedtrain.cli import runs  # the commands in the order of --help
 
 # isort: split
-from embedtrain.cli import data, mining, models
+from embedtrain.cli import data, mining, models, soups
 from embedtrain.cli.app import INTERRUPTED, app
-from embedtrain.config.errors import UserError
+from embedtrain.config.errors import UserError, disk_full_is_an_error
 
-__all__ = ["app", "data", "main", "mining", "models", "runs"]
+__all__ = ["app", "data", "main", "mining", "models", "runs", "soups"]
 
 
 def main() -> None:
     """Run the command line: a user's mistake is one clear message and exit code 2, never a traceback."""
     try:
-        app()
+        with disk_full_is_an_error():
+            app()
     except UserError as error:
         print(f"embedtrain: {error}" if "\n" not in str(error) else str(error), file=sys.stderr)
         sys.exit(getattr(error, "code", 2))

@@ -1,6 +1,7 @@
 """What a user is told: one plain sentence a fault, all faults at once, never a traceback."""
 
 import errno
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -60,10 +61,10 @@ def disk_full_is_an_error(place: Path | str = "") -> Iterator[None]:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether an error tells of a full disk; libraries that are not Python's own say it in words."""
-    if isinstance(error, OSError) and error.errno is not None:
-        return error.errno in FULL
-    return "No space left on device" in str(error) or "(os error 28)" in str(error)
+    """Whether an error tells of a full disk; those of other languages' libraries say the number in words."""
+    said = re.search(r"\b(?:os error|errno) (\d+)", str(error), re.IGNORECASE)
+    number = error.errno if isinstance(error, OSError) and error.errno else int(said[1]) if said else None
+    return number in FULL
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

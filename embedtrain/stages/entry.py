@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 
 from embedtrain.artifacts import mark_done
-from embedtrain.config.errors import UserError
+from embedtrain.config.errors import UserError, disk_full_is_an_error
 from embedtrain.stages.context import STAGE_FILE, read_context
 
 
@@ -21,7 +21,8 @@ def work_on(folder: Path) -> None:
     context = read_context(folder)
     module = import_module(f"embedtrain.stages.{context.stage.kind}")
     start = time.monotonic()
-    facts = module.run_stage(context)
+    with disk_full_is_an_error(folder):
+        facts = module.run_stage(context)
     if os.environ.get("RANK", "0") == "0":
         seconds = round(time.monotonic() - start, 1)
         mark_done(folder, {"stage": context.stage.name, "seconds": seconds, "facts": facts})
