@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 from embedtrain.artifacts import read_json
 from embedtrain.cli.app import app
 from embedtrain.config.errors import UserError
-from embedtrain.config.schema import Machine
+from embedtrain.config.load import find_stage
+from embedtrain.config.schema import Machine, Run
 from embedtrain.data.rows import Row, write_rows
 from embedtrain.evaluation.groups import terminal_tables
 from embedtrain.evaluation.kept_tables import kept_json, kept_sections, kept_text_tables
@@ -21,7 +22,8 @@ from embedtrain.evaluation.results import Figure, Result
 from embedtrain.show.page import Grid, Measured, Plot
 from embedtrain.show.plots import PALETTE, interval_plot
 from embedtrain.show.tables import table_text
-from embedtrain.stages.evaluate import evaluate_folders
+from embedtrain.stages import evaluate
+from embedtrain.stages.context import StageContext
 
 SIZES = {"256 dims": 1024, "64 dims": 256, "int8": 384, "binary": 48}
 
@@ -171,7 +173,7 @@ def test_an_interval_plot_draws_each_series_in_one_colour() -> None:
         interval_plot({"one": {"z": (1.0, 1.0, 1.0)}}, ["a"], "Kept")
 
 
-# the command
+# the command and the stage
 
 
 @pytest.fixture(scope="module")
@@ -209,5 +211,31 @@ def test_more_dims_than_any_model_has(folders: tuple[str, str], tmp_path: Path) 
     with pytest.raises(
         UserError, match=r"truncation to 32 dims: no model has more dims to cut \(dims: .* 32\)"
     ):
-        evaluate_folders([model], [data], tmp_path, None, False, Machine(), truncation=(8, 32))
+        evaluate.evaluate_folders([model], [data], tmp_path, None, False, Machine(), truncation=(8, 32))
     assert not (tmp_path / "cells").exists()
+
+
+def test_a_stage_measures_forms_of_its_models(folders: tuple[str, str], tmp_path: Path) -> None:
+    model, data = folders
+    stage = {"name": "report", "kind": "evaluate", "models": [model], "data": [data], "truncation": [8]}
+    forms = {"quantisation": ["int8", "binary"], "report": False}
+    run = Run.model_validate(
+        {
+            "name": "r",
+            "base": {"model": model},
+            "text": {"max_query_tokens": 12, "max_document_tokens": 20},
+            "sources": {"numbers": {"rows": data}},
+            "stages": [stage | forms],
+        }
+    )
+    evaluate.run_stage(StageContext(run, find_stage(run, "report"), Machine(), tmp_path, {}))
+    saved = read_json(tmp_path / "report.json")
+    assert [one["form"] for one in saved["inherited"]] == ["8 dims", "int8", "binary"]
+    by_command = tmp_path / "command"
+    evaluate.evaluate_folders(
+        [model], [data], by_command, None, True, Machine(), truncation=[8], quantisation=["int8", "binary"]
+    )
+    for one, other in zip(
+        saved["inherited"], read_json(by_command / "report.json")["inherited"], strict=True
+    ):
+        assert one | {"seconds": 0} == other | {"seconds": 0}
