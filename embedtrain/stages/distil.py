@@ -140,7 +140,6 @@ def save_student(folder: Path, stage: Distil, encoder: Encoder) -> None:
     """Write the student, all weights where it has a projection; remove what only training needed."""
     if stage.projection != "none":
         fold_lora(encoder)
-        encoder.folded = True
     save_encoder(encoder.eval(), folder / ENCODER)
     for name in (TEXTS, TEACHER, "best"):
         shutil.rmtree(folder / name, ignore_errors=True)

@@ -5,13 +5,16 @@ from pathlib import Path
 
 from embedtrain.artifacts import read_json
 from embedtrain.config.check import sources_of
+from embedtrain.config.distilling import Distil, StoredTeacher
+from embedtrain.config.references import teacher_of
 from embedtrain.config.schema import Run
-from embedtrain.config.stages import Train
+from embedtrain.config.stages import AnyStage, Train
 from embedtrain.data.store import RowStore, open_source
 from embedtrain.model.layout import cut_layers, read_config, read_kind, set_attention
 from embedtrain.model.load import require_transformers
 from embedtrain.model.source import resolve_model
 from embedtrain.stages.preflight import require, row_faults, view_faults
+from embedtrain.stages.stored_vectors import open_stored
 
 
 def probe(path: Path) -> None:
@@ -30,14 +33,23 @@ def probe(path: Path) -> None:
         return open_source(run.sources[name], name, run.seed)
 
     faults: list[str] = []
-    for stage in (stage for stage in run.stages if isinstance(stage, Train)):
-        if stage.teacher is not None and stage.teacher.model not in names:
-            resolve_model(stage.teacher.model, revision=stage.teacher.revision, sha256=stage.teacher.sha256)
+    for stage in run.stages:
+        require_teacher(stage, names)
+        if not isinstance(stage, Train):
+            continue
         if stage.rows is None:
             files = {name: partial(read, name) for name in sources_of(run, stage)}
             faults += row_faults(run, stage, files)
         faults += view_faults(stage, dim) if dim else ()
     require(faults)
+
+
+def require_teacher(stage: AnyStage, names: set[str]) -> None:
+    """Fetch a teacher that is none of the run's stages; look at vectors that are there already."""
+    if (named := teacher_of(stage)) and named[1].model not in names:
+        resolve_model(named[1].model, revision=named[1].revision, sha256=named[1].sha256)
+    if isinstance(stage, Distil) and isinstance(stage.teacher, StoredTeacher):
+        open_stored(Path(stage.teacher.folder).expanduser())
 
 
 def base_dim(run: Run) -> int | None:
