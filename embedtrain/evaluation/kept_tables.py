@@ -30,7 +30,7 @@ class KeptForms:
     results: Sequence[Result]
 
     @cached_property
-    def found(self) -> dict[tuple[str, str, str], Result]:
+    def found(self) -> dict[tuple[str, str | None, str], Result]:
         """By model, task and form."""
         return {(result.model, result.task, result.form): result for result in self.results}
 
@@ -44,25 +44,29 @@ class KeptForms:
         """A result of each task."""
         return list({result.task: result for result in self.results if result.form}.values())
 
+    @property
+    def groups(self) -> list[tuple[str, str | None]]:
+        """Headings and names of the tasks, then of their mean, named None, where there are several."""
+        tasks: list[tuple[str, str | None]] = [(heading(task), task.task) for task in self.tasks]
+        return [*tasks, (f"mean of {len(tasks)} tasks", None)] if len(tasks) > 1 else tasks
+
     @cached_property
     def forms(self) -> list[str]:
         """Cuts from the longest down, then the others as they were met."""
         names = dict.fromkeys(result.form for result in self.results if result.form)
         return sorted(names, key=dims_of, reverse=True)
 
-    def figure(self, model: str, task: str, form: str) -> Figure | None:
-        """The model's figure; None where it was not measured so."""
+    def figure(self, model: str, task: str | None, form: str) -> Figure | None:
+        """The model's figure; None where it was not measured so, and for the mean of tasks."""
         result = self.found.get((model, task, form))
         return None if result is None else result.figure
 
-    def kept(self, model: str, task: str, form: str) -> Figure | None:
-        """Per cent of the full vectors' figure; None where there is none, or nothing to keep."""
+    def kept(self, model: str, task: str | None, form: str) -> Figure | None:
+        """Per cent of the full vectors' figure, of a task or the mean; None where one is missing or 0."""
+        if task is None:
+            return mean_kept([self.kept(model, one.task, form) for one in self.tasks])
         result = self.found.get((model, task, form))
         return None if result is None else kept_of(result, self.found[model, task, ""])
-
-    def mean(self, model: str, form: str) -> Figure | None:
-        """Per cent kept, the mean over tasks; None where one is missing."""
-        return mean_kept([self.kept(model, task.task, form) for task in self.tasks])
 
     def size(self, form: str) -> str:
         """`384`, or `384, 768` where the models' vectors are not as long: bytes of a vector."""
@@ -99,17 +103,11 @@ def kept_text_tables(results: Sequence[Result]) -> list[TextTable]:
 def kept_text_table(forms: KeptForms, models: Sequence[str]) -> TextTable:
     """A row for each task and form, cells `98.2 ±0.9`."""
     rows = [
-        [heading(task) if form == forms.forms[0] else "", form, forms.size(form)]
-        + [text_cell(forms.kept(model, task.task, form)) for model in models]
-        for task in forms.tasks
+        [name if form == forms.forms[0] else "", form, forms.size(form)]
+        + [text_cell(forms.kept(model, task, form)) for model in models]
+        for name, task in forms.groups
         for form in forms.forms
     ]
-    if len(forms.tasks) > 1:
-        rows += [
-            [f"mean of {len(forms.tasks)} tasks" if form == forms.forms[0] else "", form, forms.size(form)]
-            + [text_cell(forms.mean(model, form)) for model in models]
-            for form in forms.forms
-        ]
     columns = ["task", "vectors", "bytes", *models]
     return TextTable(TEXT_TITLE, columns, rows, f"±: half of the 95 % interval. {PAIRED}")
 
@@ -135,24 +133,24 @@ def kept_plots(forms: KeptForms) -> list[Block]:
         | {
             form: (figure.value, figure.low, figure.high)
             for form in forms.forms
-            if (figure := forms.mean(model, form)) is not None
+            if (figure := forms.kept(model, None, form)) is not None
         }
         for model in forms.models
     }
     names = [FULL, *forms.forms]
     joined = [name for name in names if name == FULL or dims_of(name)]
-    over = f"mean of {len(forms.tasks)} tasks" if len(forms.tasks) > 1 else heading(forms.tasks[0])
+    over = forms.groups[-1][0]
     svg = interval_plot(series, names, f"{TITLE}: per cent kept", "per cent kept", joined=joined)
     return [Plot(svg, f"Per cent kept of a model's own full vectors, {over}; bars are 95 % intervals.")]
 
 
 def kept_grid(forms: KeptForms) -> Grid:
     """A row for each task and form: the figure of each model, and what it keeps of its full vectors'."""
-    names = ["", *forms.forms]
+    names = [FULL, *forms.forms]
     rows = [
-        [heading(task) if not form else "", form or FULL, forms.size(form)]
-        + [cell for model in forms.models for cell in cells(forms, model, task.task, form)]
-        for task in forms.tasks
+        [name if form == FULL else "", form, forms.size("" if form == FULL else form)]
+        + [cell for model in forms.models for cell in cells(forms, model, task, form)]
+        for name, task in forms.groups
         for form in names
     ]
     columns = ["task", "vectors", "bytes"]
@@ -161,10 +159,10 @@ def kept_grid(forms: KeptForms) -> Grid:
     return Grid(columns, rows, caption=PAIRED, rule_before=first)
 
 
-def cells(forms: KeptForms, model: str, task: str, form: str) -> list[Measured | None]:
-    """The figure, and what is kept; the full vectors keep themselves."""
-    kept = forms.kept(model, task, form) if form else None
-    return [
-        None if figure is None else Measured(figure.value, figure.low, figure.high)
-        for figure in (forms.figure(model, task, form), kept)
-    ]
+def cells(forms: KeptForms, model: str, task: str | None, form: str) -> list[Measured | None]:
+    """The figure, and what is kept; full vectors keep themselves."""
+    if form == FULL:
+        figures = [forms.figure(model, task, ""), None]
+    else:
+        figures = [forms.figure(model, task, form), forms.kept(model, task, form)]
+    return [None if figure is None else Measured(figure.value, figure.low, figure.high) for figure in figures]
