@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from exports import DOCUMENTS, INSTRUCTED, QUERIES, source_prompts, tiny_encoder, tiny_export
+from exports import DOCUMENTS, INSTRUCTED, PREFIXED, QUERIES, source_prompts, tiny_encoder, tiny_export
 from safetensors.torch import load_file
 from tiny_models import DECODERS
 from transformers import AutoModel
@@ -110,6 +110,19 @@ def test_files_beside_the_config_hold_what_tei_requires(tmp_path: Path) -> None:
     prompts = read_json(folder / "config_sentence_transformers.json")["prompts"]
     assert prompts == {"query": "query: ", "document": "text: "}
     assert json.loads((folder / "tokenizer.json").read_text())["truncation"] is None
+
+
+def test_the_pooling_holds_no_key_that_old_readers_refuse(tmp_path: Path) -> None:
+    """sentence-transformers 5.1 knows these keys alone; old vLLM takes the first that is true as the mode."""
+    known = {"word_embedding_dimension", "pooling_mode", "include_prompt", *LEGACY_BOOLEANS}
+    for pool_instruction in (True, False):
+        text = PREFIXED.model_copy(update={"query": "query:{text}", "document": "text:{text}"})
+        place = tmp_path / str(pool_instruction)
+        _, folder = tiny_export(place, text=text, pool_instruction=pool_instruction)
+        pooling = read_json(folder / "1_Pooling/config.json")
+        assert pooling.keys() <= known
+        assert next(key for key, on in pooling.items() if on is True) == "pooling_mode_mean_tokens"
+        assert pooling.get("include_prompt", True) is pool_instruction
 
 
 def test_files_hold_what_vllm_reads(tmp_path: Path) -> None:

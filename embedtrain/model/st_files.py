@@ -29,15 +29,16 @@ def module_list(num_dense: int, normalize: bool) -> list[dict[str, Any]]:
 
 
 def pooling_config(encoder: Encoder) -> dict[str, Any]:
-    """1_Pooling/config.json in both spellings: a name for new readers, a boolean a mode for old ones."""
+    """1_Pooling/config.json in both spellings: a name for new readers, a boolean a mode for old ones.
+
+    A key that sentence-transformers 5.3 or older does not know is an error there; so is, in old versions of
+    vLLM, a first `true` that is no mode, and `include_prompt` stands only where it is false.
+    """
     mode = SPELLINGS[encoder.spec.pooling]
     width = encoder.backbone.config.hidden_size
-    return {key: name == mode for key, name in LEGACY.items()} | {
-        "word_embedding_dimension": width,
-        "embedding_dimension": width,
-        "pooling_mode": mode,
-        "include_prompt": encoder.spec.pool_instruction,
-    }
+    modes = {key: name == mode for key, name in LEGACY.items()}
+    left_out = {} if encoder.spec.pool_instruction else {"include_prompt": False}
+    return {**modes, "word_embedding_dimension": width, "pooling_mode": mode, **left_out}
 
 
 def dense_config(linear: nn.Linear, activation: nn.Module) -> dict[str, Any]:
