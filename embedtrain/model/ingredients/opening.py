@@ -31,6 +31,7 @@ from embedtrain.model.load import (
     settle_base,
     settle_config,
 )
+from embedtrain.model.source import resolve_model
 
 Kind = Literal["checkpoint", "adapter", "export"]
 
@@ -97,6 +98,7 @@ def open_ingredient(path: Path | str, stack: ExitStack) -> Ingredient:
             f"(a sentence-transformers folder) nor {ADAPTER} (a PEFT adapter)"
         )
     read = read_parts(parts, spec, str(path), stack)
+    folder = resolve_model(str(path)).path
     return open_export(folder, read) if parts.adapter is None else open_peft(folder, read, stack)
 
 
@@ -161,8 +163,8 @@ def open_peft(folder: Path, read: Read, stack: ExitStack) -> Ingredient:
     place = read.parts.adapter
     assert place is not None
     stored = read.tensors(read.spec.precision)
-    factors = peft_factors(place, read.skeleton, str(folder), stack)
-    merged = merge_adapter(stored, factors, str(folder))
+    factors = peft_factors(place, read.skeleton, read.spec.base, stack)
+    merged = merge_adapter(stored, factors, read.spec.base)
     files = [place / PEFT_WEIGHTS, *(dense / WEIGHTS for dense in read.parts.dense_folders)]
     return made("adapter", folder, read, merged, files, dtype="float32", base=stored, known=hash_base(stored))
 
@@ -182,7 +184,7 @@ def made(
     """An ingredient with its facts; `known` is the hash of the base's weights."""
     tokenizer = read_tokenizer(read.parts, read.spec)
     return Ingredient(
-        origin=str(folder),
+        origin=tensors.origin,
         folder=folder,
         kind=kind,
         tensors=tensors,
