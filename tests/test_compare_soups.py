@@ -12,16 +12,17 @@ sys.path.insert(0, str(ROOT))
 
 from word_embedder import WordEmbedder  # noqa: E402
 
-from embedtrain.artifacts import read_json  # noqa: E402
+from embedtrain.artifacts import read_json, write_json  # noqa: E402
 from embedtrain.config.check import check_run  # noqa: E402
 from embedtrain.config.schema import Run  # noqa: E402
 from embedtrain.config.soups import Greedy, Soup  # noqa: E402
 from embedtrain.config.stages import Train  # noqa: E402
 from embedtrain.data.rows import Row, count_rows, read_rows  # noqa: E402
 from embedtrain.evaluation.tasks import Retrieval  # noqa: E402
+from embedtrain.pipeline import plan_run  # noqa: E402
 from embedtrain.text import validate_template  # noqa: E402
 from tools.cells import cell_files, make_cells  # noqa: E402
-from tools.compare_soups import middle, report  # noqa: E402
+from tools.compare_soups import greedy_choice, middle, report  # noqa: E402
 from tools.negative_arms import REFERENCE  # noqa: E402
 from tools.soup_arms import (  # noqa: E402
     ARMS,
@@ -126,6 +127,21 @@ def task_of(num: int) -> Retrieval:
     return Retrieval("words", tuple(judged), queries, tuple(f"d{n}" for n in range(num)), documents, judged)
 
 
+def choice(name: str, score: float, tried: float, kept: bool, weight: float) -> dict[str, object]:
+    return {"name": name, "score": score, "tried_score": tried, "kept": kept, "weight": weight}
+
+
+CHOICE = {
+    "ingredients": [
+        choice("train_all_1", 78.0, 80.5, True, 0.5),
+        choice("train_passages_1", 71.5, 69.0, False, 0.0),
+        choice("train_phrases_1", 80.0, 80.0, True, 0.5),
+    ],
+    "order": ["train_phrases_1", "train_all_1", "train_passages_1"],
+    "score": 80.5,
+}
+
+
 def test_the_middle_is_the_mean_of_the_runs() -> None:
     values = [{"t": np.array([[0.0, 1.0]])}, {"t": np.array([[1.0, 1.0]])}, {"t": np.array([[0.5, 0.0]])}]
     assert middle(values)["t"] == pytest.approx(np.array([[0.5, 2 / 3]]))
@@ -138,7 +154,7 @@ def test_the_table_holds_every_model(
     generator, task = np.random.default_rng(0), task_of(60)
     names = [REFERENCE, *(arm.name for arm in ARMS)]
     cells = {s: {n: {"words": generator.random(len(task.queries)).tolist()} for n in names} for s in seeds}
-    report(Namespace(size="smoke", seeds=seeds, out=tmp_path), [task], cells)
+    report(Namespace(size="smoke", seeds=seeds, out=tmp_path), [task], cells, dict.fromkeys(seeds, CHOICE))
     page, figures = (tmp_path / "compare_smoke.md").read_text(), read_json(tmp_path / "compare_smoke.json")
     assert all(f"| {name} |" in page for name in (*names, MIDDLE))
     assert figures["ndcg@10"]["greedy"]["words"] == pytest.approx(
@@ -146,8 +162,19 @@ def test_the_table_holds_every_model(
     )
     over_runs = [np.mean([np.mean(cells[s][arm.name]["words"]) for arm in RUNS]) for s in seeds]
     assert figures["ndcg@10"][MIDDLE]["words"] == pytest.approx([100 * x for x in over_runs])
+    assert "| 1 | train_passages_1 | 71.5 | 69.0 | no | 0.0 |" in page
+    assert page.index("train_phrases_1 | 80.0 | 80.0 | yes") < page.index("train_passages_1 | 71.5")
+    assert figures["greedy"] == {str(seed): CHOICE for seed in seeds}
     assert capsys.readouterr().out.rstrip().endswith(figures["verdict"][-1])
     assert ("One seed" in figures["verdict"][-1]) == (len(seeds) == 1)
+
+
+def test_a_greedy_soup_tells_how_it_was_chosen(tmp_path: Path) -> None:
+    hold_out(tmp_path / "smoke", 20)
+    run = make_run("smoke", str(tmp_path), ARMS, 1)
+    (folder,) = (plan.folder for plan in plan_run(run) if plan.stage.name == "soup_greedy_1")
+    write_json(folder / "soup.json", CHOICE | {"seed": 7, "versions": {}})
+    assert greedy_choice(run, 1) == CHOICE
 
 
 def test_a_finished_cell_is_not_made_again(tmp_path: Path) -> None:

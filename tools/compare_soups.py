@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,9 +23,12 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from embedtrain.api import run as run_stages  # noqa: E402
+from embedtrain.artifacts import read_json  # noqa: E402
 from embedtrain.config.load import load_machine, resolved  # noqa: E402
+from embedtrain.config.schema import Run  # noqa: E402
 from embedtrain.evaluation.tasks import Retrieval  # noqa: E402
 from embedtrain.model.st import open_sentence_transformer  # noqa: E402
+from embedtrain.pipeline import plan_run  # noqa: E402
 from tools.cells import (  # noqa: E402
     Cell,
     Table,
@@ -40,7 +44,22 @@ from tools.cells import (  # noqa: E402
 )
 from tools.negative_arms import REFERENCE  # noqa: E402
 from tools.paired import Difference, Values, compare, query_interval  # noqa: E402
-from tools.soup_arms import ARMS, MIDDLE, RUNS, SIZES, SOUPS, TASKS, comparisons, hold_out, make_run  # noqa: E402
+from tools.soup_arms import (  # noqa: E402
+    ARMS,
+    GREEDY,
+    MIDDLE,
+    RUNS,
+    SIZES,
+    SOUPS,
+    TASKS,
+    comparisons,
+    hold_out,
+    make_run,
+    stage_name,
+)
+
+Choices = Mapping[int, Mapping[str, Any]]
+"""By seed, the greedy soup's `soup.json`."""
 
 
 def main() -> int:
@@ -51,10 +70,12 @@ def main() -> int:
     hold_out(args.folder / args.size, size.held_out_rows)
     open_model = partial(open_sentence_transformer, device=machine.device)
     cells: dict[int, dict[str, Cell]] = {}
+    choices: dict[int, dict[str, Any]] = {}
     for seed in args.seeds:
         runs = partial(make_run, args.size, str(args.folder), seed=seed)
         cells[seed] = make_cells(runs, ARMS, seed, tasks, partial(run_stages, machine=machine), open_model)
-        report(args, tasks, cells)
+        choices[seed] = greedy_choice(runs(arms=ARMS), seed)
+        report(args, tasks, cells, choices)
     return 0
 
 
@@ -69,8 +90,19 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def greedy_choice(run: Run, seed: int) -> dict[str, Any]:
+    """What the greedy soup of a seed says of its making: scores, who was kept and who was refused."""
+    name = stage_name(GREEDY, seed)
+    (folder,) = (plan.folder for plan in plan_run(run) if plan.stage.name == name)
+    made: dict[str, Any] = read_json(folder / "soup.json")
+    return {key: made[key] for key in ("ingredients", "order", "score")}
+
+
 def report(
-    args: argparse.Namespace, tasks: Sequence[Retrieval], cells: Mapping[int, Mapping[str, Cell]]
+    args: argparse.Namespace,
+    tasks: Sequence[Retrieval],
+    cells: Mapping[int, Mapping[str, Cell]],
+    choices: Choices,
 ) -> None:
     """Write and print what is measured so far."""
     values: dict[str, Values] = dict(values_of(cells, [REFERENCE, *(arm.name for arm in ARMS)], tasks))
@@ -83,8 +115,9 @@ def report(
         "run": resolved(make_run(args.size, "runs", ARMS, args.seeds[0])),
         "ndcg@10": {name: points(of_tasks) for name, of_tasks in values.items()},
         "differences": told(found),
+        "greedy": {str(seed): choice for seed, choice in choices.items()},
     }
-    tables = [score_table(values), difference_table(found)]
+    tables = [score_table(values), difference_table(found), choice_table(choices)]
     write_report(args.out / f"compare_{args.size}", figures, tables, list(says(found, len(cells))))
 
 
@@ -105,6 +138,19 @@ def score_table(values: Mapping[str, Values]) -> Table:
     num = len(values[REFERENCE][tasks[0]])
     columns = ["model", "which", *tasks, "mean", "over queries"]
     return f"nDCG@10, mean of {num} seed{'s' * (num > 1)}", columns, rows
+
+
+def choice_table(choices: Choices) -> Table:
+    """How the greedy soup of each seed was chosen: the best first, each tried with those kept before it."""
+    rows = []
+    for seed, choice in choices.items():
+        by_name = {one["name"]: one for one in choice["ingredients"]}
+        for name in choice["order"]:
+            one = by_name[name]
+            kept = "yes" if one["kept"] else "no"
+            rows.append([seed, name, one["score"], one["tried_score"], kept, one["weight"]])
+    columns = ["seed", "run", "own score", "with those kept", "kept", "weight"]
+    return "Greedy soups: nDCG@10 on the validation rows", columns, rows
 
 
 def interval_of(bounds: tuple[float, float]) -> str:

@@ -63,6 +63,7 @@ ARMS = (
 )
 RUNS = tuple(arm for arm in ARMS if arm.method is None)
 SOUPS = tuple(arm for arm in ARMS if arm.method is not None)
+GREEDY = SOUPS[-1]
 MIDDLE = "mean of runs"
 
 
