@@ -4,17 +4,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from exports import DOCUMENTS, PLAIN, QUERIES, source_prompts, tiny_encoder
+from tiny_models import save_tiny
 
-from embedtrain.config.schema import TextFormat
+from embedtrain.config.schema import Base, EncoderConfig, TextFormat
 from embedtrain.model.export import export_encoder
-from embedtrain.model.router import RouteSide, router_prompts, write_router
+from embedtrain.model.load import load_encoder
+from embedtrain.model.router import router_prompts, write_router
 from embedtrain.model.router_parity import Route, read_route
 
 LEAF_TEXT = PLAIN.model_copy(update={"query": "find: {text}", "document": "leaf: {text}"})
 TEACHER_TEXT = PLAIN.model_copy(
     update={"query": "ask: {text}", "document": "read this text: {text}", "max_document_tokens": 40}
 )
-TEXTS: dict[RouteSide, list[str]] = {"query": QUERIES, "document": DOCUMENTS}
 
 
 def export_tiny(
@@ -26,6 +27,14 @@ def export_tiny(
     sources = source_prompts(encoder, {family: told}, tasks) if tasks else {}
     export_encoder(encoder, place / "model", sources=sources)
     return place / "model"
+
+
+def export_narrow(place: Path) -> Path:
+    """The folder of a model of 16 dims, half of the others'."""
+    save_tiny("bert", place / "base", hidden_size=16)
+    encoder = load_encoder(Base(model=str(place / "base")), EncoderConfig(), TEACHER_TEXT)
+    export_encoder(encoder, place / "narrow")
+    return place / "narrow"
 
 
 def make_router(folder: Path, leaf: Path, teacher: Path, **kept: object) -> tuple[Route, Route]:

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from routers import LEAF_TEXT, TEACHER_TEXT, export_tiny, make_router
+from routers import LEAF_TEXT, TEACHER_TEXT, export_narrow, export_tiny, make_router
+from typer.testing import CliRunner
 from word_embedder import WordEmbedder
 
 from embedtrain.artifacts import read_json, write_json
+from embedtrain.cli import app
 from embedtrain.config.errors import UserError
 from embedtrain.config.schema import Machine
 from embedtrain.config.stages import Pair
@@ -273,6 +275,29 @@ def test_the_command_measures_the_pair_and_the_package_finds_the_same(
     assert "Asymmetric search" in shown
     assert "Asymmetric search" in (tmp_path / "out/report.md").read_text()
     assert "Asymmetric search" in (tmp_path / "out/report.html").read_text()
+
+
+def test_models_of_unlike_dims_end_the_command_before_it_measures(
+    folders: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    narrow = export_narrow(tmp_path)
+    data = [str(write_data(tmp_path / "asked"))]
+    with pytest.raises(
+        UserError, match=r"^the pair '.*narrow.*vectors of 16 and of 32 dims cannot be compared$"
+    ):
+        evaluate_folders(
+            [str(narrow)], data, tmp_path / "out", None, False, Machine(), documents=str(folders[1])
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_option_of_the_command(folders: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    leaf, teacher, _ = map(str, folders)
+    data = str(write_data(tmp_path / "asked"))
+    options = ["--documents", teacher, "--data", data, "--no-bm25", "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, ["evaluate", leaf, teacher, *options])
+    assert result.exit_code == 0, result.output
+    assert len(read_json(tmp_path / "out/report.json")["pairs"]) == 1
 
 
 def test_finished_cells_of_a_pair_are_kept(folders: tuple[Path, Path, Path], tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from exports import DOCUMENTS, QUERIES, change_json
-from routers import LEAF_TEXT, TEACHER_TEXT, export_tiny, make_router
+from routers import LEAF_TEXT, TEACHER_TEXT, export_narrow, export_tiny, make_router
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from tiny_models import save_tiny
@@ -288,19 +288,6 @@ def test_pickles_in_a_route_are_refused(
 
 
 def test_routes_of_unlike_dims_are_refused(tmp_path: Path, leaf: Path) -> None:
-    save_tiny("bert", tmp_path / "base", hidden_size=16)
-    narrow = export_narrow(tmp_path)
-    write_router(leaf, narrow, tmp_path / "router", {})
+    write_router(leaf, export_narrow(tmp_path), tmp_path / "router", {})
     with pytest.raises(UserError, match=r"router: its routes give vectors of 16 and 32 dims, which cannot"):
         open_sentence_transformer(tmp_path / "router")
-
-
-def export_narrow(place: Path) -> Path:
-    """A model of 16 dims."""
-    from embedtrain.config.schema import Base, EncoderConfig
-    from embedtrain.model.export import export_encoder
-    from embedtrain.model.load import load_encoder
-
-    encoder = load_encoder(Base(model=str(place / "base")), EncoderConfig(), TEACHER_TEXT)
-    export_encoder(encoder, place / "narrow")
-    return place / "narrow"
