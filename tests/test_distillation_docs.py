@@ -125,8 +125,9 @@ def test_the_page_tells_the_recipes_as_they_are() -> None:
         3, 10, 1e-4, pytest.approx(1e-5),
     )  # fmt: skip
     assert (small.cycles, small.epochs_per_cycle, small.lr, small.lr * small.final_fraction) == (
-        3, 1, 3e-4, pytest.approx(3e-5),
+        3, 0.6, 3e-4, pytest.approx(3e-5),
     )  # fmt: skip
+    assert f"{small.cycles} cycles of {small.epochs_per_cycle} epochs of {small.max_texts:,} texts" in PAGE
     assert (small.projection, paper.projection) == ("fitted", "drawn")
     assert {stage.batch_size for stage in (small, paper)} == {32}
     assert {stage.distance for stage in (small, paper)} == {"squared_l2"}
