@@ -4,11 +4,15 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
 import torch
 from exports import PREFIXED
 from tiny_models import TEXTS, save_tiny
+from typer.testing import CliRunner, Result
 
 from embedtrain.artifacts import read_json
+from embedtrain.cli import app
+from embedtrain.config.errors import UserError
 from embedtrain.config.schema import Base, EncoderConfig
 from embedtrain.config.tuning import Lora
 from embedtrain.data.rows import Row, write_rows
@@ -111,3 +115,35 @@ def write_examples(path: Path, count: int = 12) -> Path:
 def soup_json(folder: Path) -> dict:
     """What a soup says of itself."""
     return read_json(folder / "soup.json")
+
+
+def make_three(folder: Path) -> Path:
+    """Three adapters of different shapes on one base, each also as a full checkpoint and as an export."""
+    for number, path in enumerate(lora_checkpoints(folder), 1):
+        full_of(path, folder / f"full-{number}")
+        export_of(path, folder / f"export-{number}")
+    return folder
+
+
+def three(place: Path, kind: str) -> list[Path]:
+    """Those of one kind."""
+    return [place / f"{kind}-{number}" for number in (1, 2, 3)]
+
+
+def invoke(*arguments: object) -> Result:
+    """The command's result; its faults come through."""
+    return CliRunner().invoke(app, ["soup", *map(str, arguments)], catch_exceptions=False)
+
+
+def soup(*arguments: object) -> str:
+    """What it prints."""
+    result = invoke(*arguments)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def fault(*arguments: object) -> str:
+    """What it complains about."""
+    with pytest.raises(UserError) as caught:
+        invoke(*arguments)
+    return str(caught.value)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,11 @@ from embedtrain.config.tuning import Lora
 from embedtrain.evaluation.measure import measure
 from embedtrain.evaluation.readers import find_tasks
 from embedtrain.evaluation.validation import Validated
+from embedtrain.model.checkpoint import all_tensors
 from embedtrain.model.load import open_encoder
 from embedtrain.stages import soup
 from embedtrain.stages.context import StageContext
-from embedtrain.stages.opening import encoder_folder
+from embedtrain.stages.opening import encoder_folder, open_start
 from embedtrain.train.snapshots import snapshot_folder
 
 NAMES = ("one", "two", "three")
@@ -191,6 +193,13 @@ def test_a_snapshot_is_an_ingredient(place: Path, tmp_path: Path) -> None:
     assert [one["name"] for one in soup_json(tmp_path / "soup")["ingredients"]] == ["one", "one@150"]
     with pytest.raises(UserError, match=r"^stage 'soup': two@150: .*snapshots/step-000150 is not there$"):
         encoder_folder(context, "two@150")
+
+
+def test_an_export_starts_from_a_snapshot(place: Path, tmp_path: Path) -> None:
+    more = [{"name": "early", "kind": "export", "from": "one@150"}]
+    context = context_of(place, tmp_path / "x", more)
+    opened = dict(all_tensors(open_start(replace(context, stage=find_stage(context.run, "early")))))
+    assert distance(opened, weights_of(snapshot_folder(place / "one", 150))) == 0.0
 
 
 def test_folders_are_ingredients(place: Path, tmp_path: Path) -> None:
