@@ -66,5 +66,5 @@ def save_peft(folder: Path, base: Path, **settings: object) -> Path:
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         adapted = peft.get_peft_model(model, config)
     adapted.peft_config["default"].base_model_name_or_path = str(base)
-    adapted.save_pretrained(str(folder))
+    adapted.save_pretrained(str(folder), save_embedding_layers=False)
     return folder
