@@ -28,7 +28,7 @@ FORMATS = {
     "distil": 1,
     "soup": 3,
     "export": 1,
-    "evaluate": 1,
+    "evaluate": 2,
 }
 SECTIONS = {
     "filter": ("seed",),
