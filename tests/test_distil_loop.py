@@ -1,4 +1,4 @@
-"""The loop of a distil stage: gradients, processes, patience, and that a killed run ends in the same bytes."""
+"""The loop of a distil stage: gradients, processes, patience, and killed runs that end in the same bytes."""
 
 import json
 import os
@@ -13,25 +13,20 @@ import pytest
 import torch
 from distilling import (
     collect,
-    context_of,
     curve_of,
     make_context,
-    make_run,
     outputs,
     run_tiny,
     stage_of,
 )
+from distilling_shared import job_of, three_steps
 from processes import run_on
 
 from embedtrain.artifacts import read_json
 from embedtrain.config.errors import UserError
-from embedtrain.dist import current
 from embedtrain.model.load import open_encoder
-from embedtrain.model.lora import tune_all
-from embedtrain.model.projection import add_projection, draw_projection
 from embedtrain.stages.context import StageContext
 from embedtrain.stages.distil_teacher import teach
-from embedtrain.stages.opening import open_start
 from embedtrain.train import distil as loop
 from embedtrain.train.taught import Taught
 
@@ -47,20 +42,18 @@ def without_dropout(folder: Path, name: str, **stage: object) -> StageContext:
     return context
 
 
-def job_of(context: StageContext) -> loop.Distilling:
-    """A training that is ready for its first step, in float64."""
-    stage, encoder = stage_of(context), open_start(context)
-    written = collect(context)
-    taught = Taught(written, teach(context, stage, written).vectors)
-    tune_all(encoder)
-    add_projection(encoder, draw_projection(encoder.dim, taught.dim, 1))
-    return loop.prepare(encoder.double(), taught, stage, context.machine, context.folder, 7)
+def made_by(context: StageContext) -> tuple[Path, Path, dict]:
+    """The base, the folder with the texts and the teacher's vectors, and the stage's settings."""
+    stage = stage_of(context)
+    teach(context, stage, collect(context))
+    settings = stage.model_dump(mode="json", by_alias=True)
+    return Path(context.run.base.model), context.folder, settings
 
 
 @pytest.mark.parametrize("distance", ["squared_l2", "cosine"])
 def test_a_step_has_the_gradient_of_the_mean_distance(tmp_path: Path, distance: str) -> None:
     """Against texts that are encoded one by one, in float64, and summed in a loop."""
-    job = job_of(without_dropout(tmp_path, "slow", distance=distance))
+    job = job_of(*made_by(without_dropout(tmp_path, "slow", distance=distance)))
     written, total = job.taught.written, torch.zeros((), dtype=torch.float64)
     places = written.training[job.cycles.texts(0)]
     job.encoder.zero_grad()
@@ -75,29 +68,18 @@ def test_a_step_has_the_gradient_of_the_mean_distance(tmp_path: Path, distance: 
     assert "dense.0.weight" in expected
     norm = torch.cat([g.flatten() for g in expected.values()]).norm()
     figures, _ = loop.do_step(job, 0, iter([loop.local_lesson(job, 0)]), False)
-    assert figures["loss"] == pytest.approx(float(total) / len(places), rel=1e-12)
+    assert figures["loss"] == pytest.approx(total.item() / len(places), rel=1e-12)
     assert figures["gradient_norm"] == pytest.approx(float(norm), rel=1e-9)
     clip = min(1.0, 1.0 / (float(norm) + 1e-6))
     for name, parameter in job.named:
         torch.testing.assert_close(parameter.grad, clip * expected[name], rtol=1e-9, atol=1e-12)
 
 
-def on_a_process(folder: Path, num_processes: int) -> tuple[int, list]:
-    run = make_run(folder, {"faq": {}}, batch_size=9)
-    context = context_of(run, f"of-{num_processes}.partial", num_processes)
-    job = job_of(context)
-    lessons = (loop.local_lesson(job, step) for step in range(3))
-    figures = [loop.do_step(job, step, lessons, False)[0] for step in range(3)]
-    measured = loop.measure(job)
-    shown = [(line["loss"], line["gradient_norm"], line["tokens"]) for line in figures]
-    return current().rank, [*shown, measured]
-
-
 def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
-    """An odd batch in shares of two sizes, texts and vectors made by the first."""
-    without_dropout(tmp_path, "made.partial")
-    _, alone = on_a_process(tmp_path, 1)
-    found = dict(run_on(2, on_a_process, tmp_path, 2))
+    """An odd batch in shares of two sizes."""
+    made = made_by(without_dropout(tmp_path, "made.partial", batch_size=9))
+    _, alone = three_steps(*made)
+    found = dict(run_on(2, three_steps, *made))
     assert found.keys() == {0, 1}
     for shared in found.values():
         for line, expected in zip(shared, alone, strict=True):
