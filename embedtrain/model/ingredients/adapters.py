@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import peft
 import torch
 from peft import PeftConfig
 from peft.tuners.lora import LoraModel
@@ -92,20 +91,18 @@ def peft_factors(
     # An adapter trained under a language-model head has one more `model.` in its names.
     adapter = stored.renamed({name.removeprefix(PREFIX).removeprefix("model."): name for name in stored.info})
     config = PeftConfig.from_pretrained(str(folder), inference_mode=True)
+    others = sorted(name for name in adapter.info if not name.endswith((PART_A, PART_B)))
+    if others or config.fan_in_fan_out:
+        raise UserError(
+            f"{origin}: only plain LoRA on linear layers is averaged, found "
+            f"{others[0] if others else 'transposed weights'}; merge it into its base first"
+        )
     tuner = LoraModel(skeleton, config, ADAPTER, low_cpu_mem_usage=True)
-    odd = sorted(set(peft.get_peft_model_state_dict(tuner.model)) ^ set(adapter.info))
+    layers = dict(lora_layers(tuner.model))
+    odd = sorted({name + part for name in layers for part in (PART_A, PART_B)} ^ set(adapter.info))
     if odd:
         raise UserError(
             f"{origin}: the adapter does not fit its base: {len(odd)} names differ, first {odd[0]}"
-        )
-    layers = dict(lora_layers(tuner.model))
-    plain = {name + part for name in layers for part in (PART_A, PART_B)}
-    others = sorted(set(adapter.info) - plain)
-    if others or any(layer.use_dora.get(ADAPTER) or layer.fan_in_fan_out for layer in layers.values()):
-        what = others[0] if others else "DoRA or transposed weights"
-        raise UserError(
-            f"{origin}: only plain LoRA on linear layers is averaged, found {what}; "
-            "merge it into its base first"
         )
     return {
         f"{name}.weight": Factors(adapter, name + PART_A, name + PART_B, float(layer.scaling[ADAPTER]))
