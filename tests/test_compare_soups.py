@@ -162,8 +162,8 @@ def test_the_table_holds_every_model(
     )
     over_runs = [np.mean([np.mean(cells[s][arm.name]["words"]) for arm in RUNS]) for s in seeds]
     assert figures["ndcg@10"][MIDDLE]["words"] == pytest.approx([100 * x for x in over_runs])
-    assert "| 1 | train_passages_1 | 71.5 | 69.0 | no | 0.0 |" in page
-    assert page.index("train_phrases_1 | 80.0 | 80.0 | yes") < page.index("train_passages_1 | 71.5")
+    assert "| 1 | train_passages_1 | 71.50 | 69.00 | no | 0.00 |" in page
+    assert page.index("train_phrases_1 | 80.00 | 80.00 | yes") < page.index("train_passages_1 | 71.50")
     assert figures["greedy"] == {str(seed): CHOICE for seed in seeds}
     assert capsys.readouterr().out.rstrip().endswith(figures["verdict"][-1])
     assert ("One seed" in figures["verdict"][-1]) == (len(seeds) == 1)
