@@ -167,3 +167,12 @@ def test_a_checkpoint_of_other_texts_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="was made by another config, other rows or another model"):
         run_tiny(tmp_path, max_texts=30)
     assert (folder / "checkpoints").is_dir()
+
+
+def test_without_dropout_a_student_learns_as_one_that_has_none(tmp_path: Path) -> None:
+    """The base has a dropout of 0.1, which changes every step where it is on."""
+    off, on = run_tiny(tmp_path / "off", dropout=False)[0], run_tiny(tmp_path / "on")[0]
+    without_dropout(tmp_path / "bare", "first.partial")
+    bare = run_tiny(tmp_path / "bare")[0]
+    assert curve_of(off) == curve_of(bare)
+    assert curve_of(off) != curve_of(on)

@@ -221,7 +221,7 @@ def fit_faults(run: Run, machine: Machine) -> Iterator[Fault]:
         )
         yield Fault(("precision",), text)
     for index, stage in enumerate(run.stages):
-        if isinstance(stage, Train) and stage.batch_size < machine.num_processes:
+        if isinstance(stage, Train | Distil) and stage.batch_size < machine.num_processes:
             text = f"found {stage.batch_size}, fewer than the machine's {machine.num_processes} processes"
             yield Fault(("stages", index, "batch_size"), text)
 

@@ -75,6 +75,9 @@ class Distil(Stage):
     )
     tuning: Literal["lora", "full"] = Field("full", description="train adapters, or all weights")
     lora: Lora = Field(default_factory=Lora, description="the adapters; only with `tuning: lora`")
+    dropout: Bool = Field(
+        True, description="train with the student's own dropout; a short run learns more without it"
+    )
     batch_size: AtLeastOne = Field(32, description="texts in the global batch, over all processes")
     cycles: AtLeastOne = Field(3, description="times that the learning rate falls")
     epochs_per_cycle: Positive = Field(10.0, description="passes over the texts in a cycle")
@@ -98,6 +101,8 @@ class Distil(Stage):
     def _fits_together(self) -> "Distil":
         if self.tuning == "full" and "lora" in self.model_fields_set:
             raise ValueError("tuning is 'full' but a lora section is given; remove one of them")
+        if not self.dropout and self.lora.dropout > 0:
+            raise ValueError(f"dropout is false and lora.dropout {self.lora.dropout:g}; remove one of them")
         if isinstance(self.teacher, EndpointJudge) and self.teacher.gives == "scores":
             raise ValueError(
                 "an endpoint that gives scores has no vectors to learn; expected `gives: vectors`"

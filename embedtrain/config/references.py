@@ -191,11 +191,18 @@ def name_faults(run: Run) -> Iterator[Fault]:
         if stage.name == "base":
             yield Fault(("stages", index, "name"), "'base' means the run's base model; give another name")
         seen.setdefault(stage.name, index)
-        link = stage.link if stage.kind == "export" else None
-        if link and link in links:
-            yield Fault(("stages", index, "link"), f"stage '{links[link]}' makes a link of that name already")
-        if link:
+        for link in links_of(stage):
+            if link in links:
+                text = f"stage '{links[link]}' makes a link '{link}' already"
+                yield Fault(("stages", index, "link"), text)
             links.setdefault(link, stage.name)
+
+
+def links_of(stage: AnyStage) -> list[str]:
+    """The links that an export makes: to its folder, and to the router beside it."""
+    if not isinstance(stage, Export) or stage.link is None:
+        return []
+    return [stage.link, f"{stage.link}-router"] if stage.documents else [stage.link]
 
 
 def repeated(names: tuple[str, ...], location: Location) -> Iterator[Fault]:

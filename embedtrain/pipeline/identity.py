@@ -27,7 +27,7 @@ FORMATS = {
     "select": 2,
     "distil": 1,
     "soup": 3,
-    "export": 1,
+    "export": 2,
     "evaluate": 2,
 }
 SECTIONS = {

@@ -96,7 +96,7 @@ def prepare(
 ) -> Distilling:
     """Put the student on its device, and plan the steps."""
     accelerator = Accelerator(cpu=machine.device == "cpu")
-    encoder.to(accelerator.device).train()
+    encoder.to(accelerator.device).train(stage.dropout)
     if machine.activation_checkpointing:
         encoder.checkpoint_activations()
     named = encoder.trainable()
@@ -223,7 +223,7 @@ def measure(job: Distilling) -> tuple[float, float]:
             lost = distances(vectors_NK, targets_NK, job.stage.distance, normalize)
             far = distances(vectors_NK, targets_NK, "cosine", normalize)
             sums += torch.stack([lost.sum(), (1 - far).sum(), lost.new_tensor(len(lost))]).to(sums)
-    job.encoder.train()
+    job.encoder.train(job.stage.dropout)
     loss, cosine, count = mean_over_processes(sums).tolist()
     return loss / count, cosine / count
 
