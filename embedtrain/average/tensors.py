@@ -12,8 +12,8 @@ from torch import Tensor
 
 from embedtrain.config.errors import UserError
 
-BLOCK = 1 << 20
-"""Numbers in a block of rows: 8 MB in float64. A larger row is a block of its own."""
+BLOCK = 1 << 19
+"""Numbers in a block of rows: 4 MB in float64. A larger row is a block of its own."""
 MAX_LISTED = 5
 
 

@@ -229,7 +229,7 @@ def interval_plot(
                 axes.plot([place, place], [low, high], color=color, linewidth=3, alpha=0.35)
                 axes.plot(place, value, "o", color=color, markersize=5, markeredgewidth=0)
             axes.plot([], [], marker="o", color=color, linestyle=dash, markersize=5, label=label)
-        axes.set_xticks(range(len(names)), names)
+        axes.set_xticks(range(len(names)), [name.replace(" ", "\n") for name in names])
         axes.set_xlim(-0.5, len(names) - 0.5)
         axes.set_ylabel(y)
         if len(series) > 1:

@@ -28,7 +28,7 @@ def write_merged(tensors: Tensors, first: Ingredient, folder: Path, provenance: 
     `first`. `provenance` goes into `soup.json` and, of an export, into its card. Raises UserError where the
     folder is there already, or the disk is full.
     """
-    with aside(folder) as partial, progress("write", total=megabytes(tensors), unit="MB") as bar:
+    with aside(folder) as partial, progress("write", total=megabytes(tensors), unit="megabyte") as bar:
         write_json(partial / PROVENANCE, provenance)
         write = write_export if first.kind == "export" else write_checkpoint
         write(tensors, first, partial, provenance, count_megabytes(bar.advance))
