@@ -146,7 +146,7 @@ def test_the_page_shows_a_plot_and_every_figure() -> None:
     _, plot, grid = section.blocks
     assert isinstance(plot, Plot)
     assert isinstance(grid, Grid)
-    names = ("full", "256 dims", "64 dims", "int8", "leaf", "teacher", "per cent kept")
+    names = ("full", "256", "64", "dims", "int8", "leaf", "teacher", "per cent kept")
     assert all(f">{name}<" in plot.svg for name in names)
     assert plot.caption == (
         "Per cent kept of a model's own full vectors, faq nDCG@10; bars are 95 % intervals."
