@@ -135,4 +135,4 @@ def cell(column: Column, model: str) -> str:
     figure = column.figures.get(model)
     if figure is None:
         return "—"
-    return f"{figure.value:.1f} ±{(figure.high - figure.low) / 2:.1f}{MARK * column.is_best(model)}"
+    return figure.plus_minus + MARK * column.is_best(model)

@@ -82,16 +82,8 @@ def heading(task: Result) -> str:
 def kept_json(results: Sequence[Result]) -> list[dict[str, Any]]:
     """Each result in a form, with what it keeps of the full vectors' figure, in per cent."""
     forms = KeptForms(results)
-    return [
-        {**result.to_json(), "kept": plain(forms.kept(result.model, result.task, result.form))}
-        for result in results
-        if result.form
-    ]
-
-
-def plain(figure: Figure | None) -> dict[str, float] | None:
-    """Plain values."""
-    return None if figure is None else {"value": figure.value, "low": figure.low, "high": figure.high}
+    found = [(one, forms.kept(one.model, one.task, one.form)) for one in results if one.form]
+    return [one.to_json() | {"kept": None if kept is None else kept.to_json()} for one, kept in found]
 
 
 def kept_text_tables(results: Sequence[Result]) -> list[TextTable]:
@@ -114,7 +106,7 @@ def kept_text_table(forms: KeptForms, models: Sequence[str]) -> TextTable:
 
 def text_cell(figure: Figure | None) -> str:
     """What is kept, and half of its interval."""
-    return "—" if figure is None else f"{figure.value:.1f} ±{(figure.high - figure.low) / 2:.1f}"
+    return "—" if figure is None else figure.plus_minus
 
 
 def kept_sections(results: Sequence[Result]) -> list[Section]:

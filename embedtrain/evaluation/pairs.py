@@ -92,16 +92,14 @@ class PairResult:
             "primary": self.pair.primary,
             "result": self.pair.to_json(),
             "figures": {
-                way: figure_json(result.figure)
+                way: result.figure.to_json()
                 for way, result in (("student", self.student), ("pair", self.pair), ("teacher", self.teacher))
             },
-            "kept": {"student": figure_json(alone), "pair": figure_json(both)},
+            "kept": {
+                way: None if figure is None else figure.to_json()
+                for way, figure in (("student", alone), ("pair", both))
+            },
         }
-
-
-def figure_json(figure: Figure | None) -> dict[str, float] | None:
-    """Plain values; none where nothing could be kept."""
-    return None if figure is None else {"value": figure.value, "low": figure.low, "high": figure.high}
 
 
 def pair_name(queries: str, documents: str) -> str:
@@ -163,13 +161,8 @@ def pair_tables(found: Sequence[PairResult], in_domain: Collection[str] = ()) ->
 def pair_table(group: Sequence[PairResult], in_domain: Collection[str]) -> TextTable:
     """One pair on some tasks: three rows, and for each task its figure and what is kept."""
     title = f"Asymmetric search: queries by {group[0].student.model}, documents by {group[0].teacher.model}"
-    rows = ways(group, lambda figure: "—" if figure is None else plus_minus(figure))
+    rows = ways(group, lambda figure: "—" if figure is None else figure.plus_minus)
     return TextTable(title, headings(group), rows, f"{NOTE} {sizes(group, in_domain)}")
-
-
-def plus_minus(figure: Figure) -> str:
-    """`39.1 ±3.4`."""
-    return f"{figure.value:.1f} ±{(figure.high - figure.low) / 2:.1f}"
 
 
 def headings(group: Sequence[PairResult]) -> list[str]:

@@ -23,6 +23,15 @@ class Figure:
     def __str__(self) -> str:
         return f"{self.value:.1f} [{self.low:.1f}, {self.high:.1f}]"
 
+    @property
+    def plus_minus(self) -> str:
+        """`39.1 ±3.4`: the value, and half of its interval."""
+        return f"{self.value:.1f} ±{(self.high - self.low) / 2:.1f}"
+
+    def to_json(self) -> dict[str, float]:
+        """Plain values, without draws."""
+        return {"value": self.value, "low": self.low, "high": self.high}
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
@@ -49,10 +58,7 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, without draws."""
-        metrics = {
-            name: {"value": figure.value, "low": figure.low, "high": figure.high}
-            for name, figure in self.metrics.items()
-        }
+        metrics = {name: figure.to_json() for name, figure in self.metrics.items()}
         return {**asdict(replace(self, metrics={})), "metrics": metrics}
 
     @classmethod
