@@ -6,11 +6,10 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from exports import PLAIN
 from tiny_models import TEXTS, save_tiny
+from tiny_runs import tiny_context, tiny_run
 
 from embedtrain.config.distilling import Distil
-from embedtrain.config.load import find_stage
 from embedtrain.config.schema import Machine, Run
 from embedtrain.data.rows import Row, text_key, write_rows
 from embedtrain.stages import distil as distil_stage
@@ -82,29 +81,15 @@ def make_context(folder: Path, name: str = "leaf-1.partial", **stage: object) ->
 def make_run(folder: Path, sources: dict[str, dict], **stage: object) -> Run:
     """A run of one distil stage on the sources' files in the folder."""
     teacher = {"teacher": {"kind": "vectors", "folder": str(folder / "vectors")}}
-    return Run.model_validate(
-        {
-            "name": "r",
-            "folder": str(folder),
-            "base": {"model": str(folder / "base")},
-            "text": PLAIN.model_dump(),
-            "sources": {name: {"rows": str(folder / f"{name}.parquet")} | s for name, s in sources.items()},
-            "stages": [
-                {"name": "taught", "kind": "export", "from": "base"},
-                SETTINGS | teacher | stage,
-            ],
-        }
-    )
+    return tiny_run(folder, sources, SETTINGS | teacher | stage)
 
 
 def context_of(
     run: Run, name: str = "leaf-1.partial", num_processes: int = 1, **inputs: Path
 ) -> StageContext:
     """The stage as the pipeline would start it."""
-    folder = Path(run.folder) / run.name / name
-    folder.mkdir(parents=True, exist_ok=True)
     machine = Machine(num_processes=num_processes, chunk_tokens=64)
-    return StageContext(run, find_stage(run, "leaf"), machine, folder, inputs)
+    return tiny_context(run, "leaf", name, machine, **inputs)
 
 
 def stage_of(context: StageContext) -> Distil:

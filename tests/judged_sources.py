@@ -1,6 +1,7 @@
 """Mined and scored candidates written by hand, and the select stage run on them."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -45,9 +46,30 @@ def score_column(query: str, texts: list[str], rng: np.random.Generator, unit: f
     return (unit * (np.array(common) / 4 + rng.normal(scale=0.15, size=len(texts)))).astype(np.float32)
 
 
-def mine_by_hand(
-    rows: list[Row], top_k: int, units: Mapping[str, float], seed: int
-) -> tuple[Mined, dict[str, Column], list[str]]:
+Found = tuple[Mined, dict[str, Column], list[str]]
+"""Candidates, every column's scores, and the texts of the corpus, of one source."""
+
+
+def write_tables(mined: Path, scored: Path, sources: Mapping[str, Found]) -> None:
+    """What mine leaves, with the column `base`, and score, where there are other columns."""
+    taught = [name for name in next(iter(sources.values()))[1] if name != "base"]
+    for folder in (mined, scored) if taught else (mined,):
+        folder.mkdir(parents=True, exist_ok=True)
+    with (
+        table_writer(mined / CANDIDATES, candidates_schema(["base"])) as candidates,
+        table_writer(mined / CORPUS, CORPUS_SCHEMA) as corpus,
+    ):
+        for name, (found, columns, texts) in sources.items():
+            candidates.write_table(mined_table(name, replace(found, columns={"base": columns["base"]})))
+            corpus.write_table(corpus_table(name, np.array([text_key(text) for text in texts]), texts))
+    if taught:
+        with table_writer(scored / SCORES, scores_schema(taught)) as scores:
+            for name, (found, columns, _) in sources.items():
+                own = {column: columns[column] for column in taught}
+                scores.write_table(scores_table(name, found.query_row_Q, found.present_QK, own))
+
+
+def mine_by_hand(rows: list[Row], top_k: int, units: Mapping[str, float], seed: int) -> Found:
     """Candidates by the first column's score, every column (unit by name), and the corpus."""
     rng = np.random.default_rng(seed)
     texts = list(dict.fromkeys(text for row in rows for text in row.positives))
@@ -83,20 +105,11 @@ def select_by_hand(
         }
     )
     inputs = {name: folder / name for name in ("dense", "taught")}
-    for path in (*inputs.values(), folder / "chosen"):
-        path.mkdir(parents=True, exist_ok=True)
-    with (
-        table_writer(inputs["dense"] / CANDIDATES, candidates_schema(["base"])) as candidates,
-        table_writer(inputs["dense"] / CORPUS, CORPUS_SCHEMA) as corpus,
-        table_writer(inputs["taught"] / SCORES, scores_schema(["teacher"])) as scores,
-    ):
-        for seed, (name, rows) in enumerate(sources.items()):
-            write_rows(folder / f"{name}.parquet", rows)
-            mined, columns, texts = mine_by_hand(rows, top_k, {"base": 1.0, "teacher": 8.0}, seed)
-            own = Mined(mined.query_row_Q, mined.ids_QK, mined.ranks_QK, {"base": columns["base"]})
-            candidates.write_table(mined_table(name, own))
-            corpus.write_table(corpus_table(name, np.array([text_key(text) for text in texts]), texts))
-            taught = {"teacher": columns["teacher"]}
-            scores.write_table(scores_table(name, mined.query_row_Q, mined.present_QK, taught))
+    (folder / "chosen").mkdir(parents=True, exist_ok=True)
+    found: dict[str, Found] = {}
+    for seed, (name, rows) in enumerate(sources.items()):
+        write_rows(folder / f"{name}.parquet", rows)
+        found[name] = mine_by_hand(rows, top_k, {"base": 1.0, "teacher": 8.0}, seed)
+    write_tables(inputs["dense"], inputs["taught"], found)
     context = StageContext(run, find_stage(run, "chosen"), Machine(), folder / "chosen", inputs)
     return context, select.run_stage(context)

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from exports import PLAIN
+from tiny_runs import tiny_context, tiny_run
 
 from embedtrain.config.load import find_stage
-from embedtrain.config.schema import Machine, Run
+from embedtrain.config.schema import Run
 from embedtrain.config.stages import Train
 from embedtrain.data.rows import Row, write_rows
 from embedtrain.stages.context import StageContext
@@ -28,20 +28,8 @@ FULL = [
 def make_run(folder: Path, terms: list[dict], sources: dict[str, dict] | None = None, **stage: object) -> Run:
     """A run whose stage `tune` trains a tiny model on the sources `bare` and `full`."""
     settings = {"batch_size": 4, "num_negatives": 2, "steps": 3, "lr": 1e-3, "lora": {"rank": 2}}
-    sources = sources or {"bare": {}, "full": {}}
-    return Run.model_validate(
-        {
-            "name": "r",
-            "folder": str(folder),
-            "base": {"model": str(folder / "base")},
-            "text": PLAIN.model_dump(),
-            "sources": {name: {"rows": str(folder / f"{name}.parquet")} | s for name, s in sources.items()},
-            "stages": [
-                {"name": "taught", "kind": "export", "from": "base"},
-                {"name": "tune", "kind": "train", "objective": {"terms": terms}} | settings | stage,
-            ],
-        }
-    )
+    tune = {"name": "tune", "kind": "train", "objective": {"terms": terms}} | settings | stage
+    return tiny_run(folder, sources or {"bare": {}, "full": {}}, tune)
 
 
 def stage_of(run: Run) -> Train:
@@ -51,9 +39,7 @@ def stage_of(run: Run) -> Train:
 
 
 def context_of(run: Run, name: str = "tune-1.partial", **inputs: Path) -> StageContext:
-    folder = Path(run.folder) / run.name / name
-    folder.mkdir(parents=True, exist_ok=True)
-    return StageContext(run, stage_of(run), Machine(), folder, inputs)
+    return tiny_context(run, "tune", name, **inputs)
 
 
 def write_sources(folder: Path) -> None:

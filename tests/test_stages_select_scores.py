@@ -5,25 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from judged_sources import write_tables
 from mined_sources import context_of, make_run
 
 from embedtrain.artifacts import read_json
-from embedtrain.data.rows import Row, text_key, write_rows
+from embedtrain.data.rows import Row, write_rows
 from embedtrain.data.store import open_rows
-from embedtrain.mining.tables import (
-    CANDIDATES,
-    CORPUS,
-    CORPUS_SCHEMA,
-    SCORES,
-    Column,
-    Mined,
-    candidates_schema,
-    corpus_table,
-    mined_table,
-    scores_schema,
-    scores_table,
-    table_writer,
-)
+from embedtrain.mining.tables import Column, Mined
 from embedtrain.stages import select
 
 
@@ -42,18 +30,9 @@ def by_hand(
     taught = [name for name in columns if name != "base"]
     run = make_run(folder, {"one": source}, {"fusion": {"kind": "concatenate"}}, stage)
     context = context_of(run, "chosen", folder, **({"taught": folder / "taught"} if taught else {}))
-    for path in context.inputs.values():
-        path.mkdir(parents=True, exist_ok=True)
     ranks = np.tile(np.arange(1, len(ids[0]) + 1, dtype=np.int32), (len(ids), 1))
     mined = Mined(np.arange(len(ids)), np.array(ids), ranks, {"base": columns["base"]})
-    with table_writer(context.inputs["mined"] / CANDIDATES, candidates_schema(["base"])) as file:
-        file.write_table(mined_table("one", mined))
-    with table_writer(context.inputs["mined"] / CORPUS, CORPUS_SCHEMA) as file:
-        file.write_table(corpus_table("one", np.array([text_key(text) for text in texts]), texts))
-    if taught:
-        scored = {name: columns[name] for name in taught}
-        with table_writer(folder / "taught" / SCORES, scores_schema(taught)) as file:
-            file.write_table(scores_table("one", mined.query_row_Q, mined.present_QK, scored))
+    write_tables(context.inputs["mined"], folder / "taught", {"one": (mined, columns, texts)})
     select.run_stage(context)
     return list(open_rows(context.folder / "rows" / "one"))
 
