@@ -1,8 +1,8 @@
 """The typed batches that travel from collate to the objective.
 
-Dimensions: T texts, L tokens, B local queries, A all queries, C candidates, D dims of a vector, K of the
-teacher's.
-Suffixes on tensors name their dimensions: `ids_TL`, `queries_BD`.
+Dimensions: T texts, P tokens of all texts, B local queries, A all queries, C candidates, D dims of a vector,
+K of the teacher's.
+Suffixes on tensors name their dimensions: `ids_P`, `queries_BD`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,73 +15,89 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class TokenBatch:
-    """Right-padded tokens of T texts.
+    """Tokens of T texts end to end, without padding, on the CPU.
 
-    `ids_TL` int64 token ids, `mask_TL` bool real tokens, `pool_TL` bool tokens that count in the pool.
+    `ids_P` int64 token ids, `lengths_T` int64 tokens of each text, `first_T` int64 its first token that
+    counts in the pool, 0 where all do.
     """
 
-    ids_TL: Tensor
-    mask_TL: Tensor
-    pool_TL: Tensor
+    ids_P: Tensor
+    lengths_T: Tensor
+    first_T: Tensor
 
     def __post_init__(self) -> None:
-        for name in ("mask_TL", "pool_TL"):
-            if getattr(self, name).shape != self.ids_TL.shape:
-                raise ValueError(
-                    f"TokenBatch.{name} has shape {tuple(getattr(self, name).shape)}, "
-                    f"ids_TL has {tuple(self.ids_TL.shape)}"
-                )
+        if self.first_T.shape != self.lengths_T.shape:
+            raise ValueError(
+                f"TokenBatch.first_T has {len(self.first_T)} values, lengths_T has {len(self.lengths_T)}"
+            )
+        if len(self.ids_P) != self.num_tokens:
+            raise ValueError(
+                f"TokenBatch.ids_P has {len(self.ids_P)} tokens, lengths_T sum to {self.num_tokens}"
+            )
+
+    @classmethod
+    def of(cls, texts: Sequence[Sequence[int]]) -> "TokenBatch":
+        """Token ids text by text; all count in the pool."""
+        lengths_T = torch.tensor([len(text) for text in texts], dtype=torch.int64)
+        ids = [token for text in texts for token in text]
+        return cls(torch.tensor(ids, dtype=torch.int64), lengths_T, torch.zeros_like(lengths_T))
 
     def __len__(self) -> int:
-        return self.ids_TL.shape[0]
+        return len(self.lengths_T)
 
     @property
-    def lengths_T(self) -> Tensor:
-        """Real tokens of each text."""
-        return self.mask_TL.sum(dim=1)
+    def num_tokens(self) -> int:
+        """Tokens of all texts."""
+        return int(self.lengths_T.sum())
+
+    @property
+    def starts_T(self) -> Tensor:
+        """Where each text begins."""
+        return self.lengths_T.cumsum(0) - self.lengths_T
+
+    @property
+    def places_P(self) -> Tensor:
+        """The place of each token in its text, from 0."""
+        return torch.arange(len(self.ids_P)) - self.starts_T.repeat_interleave(self.lengths_T)
 
     def take(self, rows: Sequence[int] | Tensor) -> "TokenBatch":
-        """The texts `rows`, in that order, trimmed to their longest."""
-        index = torch.as_tensor(rows, device=self.ids_TL.device)
-        length = int(self.mask_TL[index].sum(dim=1).max()) if len(index) else 0
-        return TokenBatch(
-            self.ids_TL[index, :length], self.mask_TL[index, :length], self.pool_TL[index, :length]
-        )
+        """The texts `rows`, in that order."""
+        index = torch.as_tensor(rows, dtype=torch.int64)
+        lengths_T = self.lengths_T[index]
+        shift_T = self.starts_T[index] - (lengths_T.cumsum(0) - lengths_T)
+        places_P = torch.arange(int(lengths_T.sum())) + shift_T.repeat_interleave(lengths_T)
+        return TokenBatch(self.ids_P[places_P], lengths_T, self.first_T[index])
 
-    def to(self, device: torch.device | str) -> "TokenBatch":
-        """The same batch on `device`."""
-        return TokenBatch(
-            *(t.to(device, non_blocking=True) for t in (self.ids_TL, self.mask_TL, self.pool_TL))
-        )
+    def chunks(self, max_tokens: int, *, padded: bool = False) -> Iterator[tuple[Tensor, "TokenBatch"]]:
+        """Sorted by length, longest first: (positions in this batch, their texts).
 
-    def chunks(self, max_tokens: int) -> Iterator[tuple[Tensor, "TokenBatch"]]:
-        """Sorted by length, longest first: (positions in this batch, their trimmed texts).
-
-        A chunk's padded size, texts times longest, stays within `max_tokens`; one text may exceed it alone.
+        A chunk's tokens, or where `padded` its texts times the longest, stay within `max_tokens`; one text
+        may exceed it alone.
         """
         order = torch.argsort(self.lengths_T, descending=True, stable=True)
-        for part in cut_by_length(self.lengths_T[order].tolist(), max_tokens):
+        for part in cut_by_length(self.lengths_T[order].tolist(), max_tokens, padded=padded):
             yield order[part], self.take(order[part])
 
 
-def cut_by_length(lengths: Sequence[int], max_tokens: int) -> Iterator[slice]:
-    """Parts of texts sorted longest first, within `max_tokens` once padded; one text may exceed it alone."""
-    start = 0
-    while start < len(lengths):
-        stop = start + max(1, max_tokens // max(1, lengths[start]))
-        yield slice(start, min(stop, len(lengths)))
-        start = stop
+def cut_by_length(lengths: Sequence[int], max_tokens: int, *, padded: bool = False) -> Iterator[slice]:
+    """Parts of texts sorted longest first, each within `max_tokens`; one text may exceed it alone.
+
+    Where `padded`, a text counts as many tokens as the longest of its part.
+    """
+    start, size = 0, 0
+    for place, length in enumerate(lengths):
+        size += lengths[start] if padded else length
+        if size > max_tokens and place > start:
+            yield slice(start, place)
+            start, size = place, length
+    if lengths:
+        yield slice(start, len(lengths))
 
 
 def join(*batches: TokenBatch) -> TokenBatch:
-    """The texts of all batches in order, padded to the longest."""
-    length = max(batch.ids_TL.shape[1] for batch in batches)
-
-    def cat(name: str) -> Tensor:
-        tensors = [getattr(batch, name) for batch in batches]
-        return torch.cat([F.pad(t, (0, length - t.shape[1])) for t in tensors])
-
-    return TokenBatch(cat("ids_TL"), cat("mask_TL"), cat("pool_TL"))
+    """The texts of all batches in order."""
+    names = TokenBatch.__dataclass_fields__
+    return TokenBatch(*(torch.cat([getattr(batch, name) for batch in batches]) for name in names))
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from embedtrain.data.examples import row_examples
 from embedtrain.data.rows import Row, text_key
 from embedtrain.data.tokens.cache import TokenCache, nothing_to_pool
 from embedtrain.mixture import Part
-from embedtrain.model.tokens import pad, tokenize
+from embedtrain.model.tokens import as_batch, tokenize
 from embedtrain.text import Formatted, SourceText, format_document, format_query
 
 TeacherLookup = Callable[[Sequence[str], Literal["query", "document"]], np.ndarray]
@@ -122,7 +122,7 @@ def hash_seed(*numbers: int) -> int:
 
 def _queries(rows: Sequence[Row], row_ids: Sequence[int], step: int, how: Collation) -> TokenBatch:
     if how.tokens is not None and how.text.few_shot is None:
-        return pad(how.tokens.queries(row_ids))
+        return as_batch(how.tokens.queries(row_ids))
     strings = [_query(row, row_id, step, how) for row, row_id in zip(rows, row_ids, strict=True)]
     return _tokenize(strings, how.text.max_query_tokens, how)
 
@@ -135,14 +135,14 @@ def _query(row: Row, row_id: int, step: int, how: Collation) -> Formatted:
 
 def _documents(candidates: Sequence[Candidate], how: Collation) -> TokenBatch:
     if how.tokens is not None:
-        return pad(how.tokens.documents([c.row_id for c in candidates], [c.place for c in candidates]))
+        return as_batch(how.tokens.documents([c.row_id for c in candidates], [c.place for c in candidates]))
     strings = [format_document(how.text, c.text, text_key(c.text), c.row.instruction) for c in candidates]
     return _tokenize(strings, how.text.max_document_tokens, how)
 
 
 def _tokenize(strings: Sequence[Formatted], limit: int, how: Collation) -> TokenBatch:
     batch = tokenize(how.tokenizer, strings, limit, how.pool_instruction)
-    for place in (~batch.pool_TL.any(dim=1)).nonzero().flatten().tolist()[:1]:
+    for place in (batch.first_T >= batch.lengths_T).nonzero().flatten().tolist()[:1]:
         raise nothing_to_pool(how.name, strings[place].text, limit)
     return batch
 

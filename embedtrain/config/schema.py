@@ -45,7 +45,10 @@ class EncoderConfig(Strict):
     pool_instruction: Bool = Field(
         True, description="instruction tokens count in the pool (servers other than ST need true)"
     )
-    attention_kernel: Literal["sdpa", "eager"] = Field("sdpa", description="transformers' attention code")
+    attention_kernel: Literal["packed", "sdpa", "eager"] = Field(
+        "packed",
+        description="packed: texts end to end, without padding; sdpa, eager: transformers' own, with padding",
+    )
     append_eos: Bool = Field(False, description="add the end token to every text")
 
 

@@ -1,6 +1,6 @@
 """The encoder: a backbone, its tokenizer, and how token states become one vector.
 
-Dimensions: T texts, L tokens, D dims.
+Dimensions: T texts, P tokens of all texts, D dims.
 """
 
 import hashlib
@@ -21,6 +21,7 @@ from embedtrain.artifacts import hash_json
 from embedtrain.batch import TokenBatch
 from embedtrain.config.schema import TextFormat
 from embedtrain.config.tuning import Lora
+from embedtrain.model.packed import copied, groups_of, packed_states, padded_states, why_padded
 from embedtrain.model.pooling import pool
 from embedtrain.model.tokens import batches, tokenize
 from embedtrain.show.progress import Bar
@@ -45,7 +46,7 @@ class EncoderSpec:
     base_sha256: str | None = None
     keep_first_layers: int | None = None
     precision: str = "float32"
-    attention_kernel: str = "sdpa"
+    attention_kernel: str = "packed"
     trust_remote_code: bool = False
     text: TextFormat = field(default_factory=TextFormat)
     prompts: dict[str, str] = field(default_factory=dict)
@@ -96,13 +97,6 @@ def weights_hash(encoder: "Encoder") -> str:
     return digest
 
 
-def widened(batch: TokenBatch) -> TokenBatch:
-    """The batch with at least one position, if only of padding."""
-    if batch.ids_TL.shape[1]:
-        return batch
-    return TokenBatch(*(nn.functional.pad(t, (0, 1)) for t in (batch.ids_TL, batch.mask_TL, batch.pool_TL)))
-
-
 def bars(total: int, shown: bool) -> AbstractContextManager[Bar | None]:
     """A progress bar over texts, or nothing."""
     return show_progress("encode", total=total, unit="text") if shown else nullcontext()
@@ -148,17 +142,24 @@ class Encoder(nn.Module):
         """Where the weights are."""
         return self.backbone.get_input_embeddings().weight.device
 
+    @property
+    def padded(self) -> str | None:
+        """Why texts are padded to one length, None where they are packed end to end."""
+        dtype = torch.bfloat16 if self.spec.precision == "bfloat16" else self.backbone.dtype
+        return why_padded(self.backbone, dtype, self.device.type, self.training)
+
     def forward(self, batch: TokenBatch) -> Tensor:
         """Raw pooled vectors (T, D), not normalised: float32, or float64 where the weights are."""
-        batch = widened(batch)
-        ids_TL, attended_TL = batch.ids_TL, None
-        if not bool(batch.mask_TL.all()):
-            ids_TL = ids_TL.masked_fill(~batch.mask_TL, self.pad_id)
-            attended_TL = batch.mask_TL.long()
-            attended_TL[:, 0] = 1  # a text without tokens still needs a key to attend to; it pools to zeros
+        groups = groups_of(batch)
         with self.mixed_precision():
-            states_TLD = self.backbone(input_ids=ids_TL, attention_mask=attended_TL).last_hidden_state
-        vectors_TD = pool(states_TLD, batch.mask_TL, batch.pool_TL, self.spec.pooling)
+            if batch.num_tokens == 0:
+                states_PD = self.backbone.get_input_embeddings().weight[:0]
+            elif self.padded is None:
+                states_PD = packed_states(self.backbone, batch, groups, self.device)
+            else:
+                states_PD = padded_states(self.backbone, batch, self.pad_id, self.device)
+        first_T = copied(batch.first_T, self.device) if bool(batch.first_T.any()) else None
+        vectors_TD = pool(states_PD, groups, first_T, self.spec.pooling)
         return vectors_TD if self.dense is None else self.dense(vectors_TD)
 
     def mixed_precision(self) -> torch.autocast:
@@ -232,12 +233,19 @@ class Encoder(nn.Module):
         if self.device.type == "cpu":
             tokens_per_batch = min(tokens_per_batch, CPU_TOKENS * torch.get_num_threads())
         vectors_TD = np.zeros((len(formatted), self.dim), dtype=np.float32)
-        cut = batches(self.tokenizer, formatted, max_tokens, self.spec.pool_instruction, tokens_per_batch)
+        cut = batches(
+            self.tokenizer,
+            formatted,
+            max_tokens,
+            self.spec.pool_instruction,
+            tokens_per_batch,
+            padded=self.padded is not None,
+        )
         was_training = self.training
         self.eval()
         with torch.inference_mode(), bars(len(formatted), progress) as bar:
             for places, batch in cut:
-                raw_TD = self(batch.to(self.device))
+                raw_TD = self(batch)
                 ready_TD = nn.functional.normalize(raw_TD, dim=1) if normalize else raw_TD
                 vectors_TD[places] = ready_TD.float().cpu().numpy()
                 if bar is not None:

@@ -142,9 +142,8 @@ def check_untouched(
 def token_rows(encoder: Encoder, prompt: Prompt, texts: Sequence[str], limit: int) -> list[Any]:
     """For each text: its token ids, and the position of the first pooled one."""
     batch = encoder.tokenize([prompt.format(text) for text in texts], limit)
-    starts = (batch.mask_TL & ~batch.pool_TL).sum(dim=1).tolist()
-    ids = [row[mask].tolist() for row, mask in zip(batch.ids_TL, batch.mask_TL, strict=True)]
-    return list(zip(ids, starts, strict=True))
+    ids = [text.tolist() for text in batch.ids_P.split(batch.lengths_T.tolist())]
+    return list(zip(ids, batch.first_T.tolist(), strict=True))
 
 
 def their_rows(theirs: SentenceEmbedder, texts: Sequence[str], prompt: str) -> list[Any]:

@@ -9,7 +9,7 @@ first token draws nearly all attention to itself, as it does in most trained dec
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +44,10 @@ def prove_attention(backbone: PreTrainedModel, attention: str, window: int = 0) 
         for probe in probes(window, backbone.config.max_position_embeddings - 2):
             watch = Watch(attention, probe, reaches(backbone, layers), len(layers))
             with watching(layers, watch), torch.no_grad():
-                backbone(input_ids=random_ids(backbone, probe), attention_mask=probe.mask.to(backbone.device))
+                backbone(
+                    input_ids=random_ids(backbone, probe.mask.shape),
+                    attention_mask=probe.mask.to(backbone.device),
+                )
             if watch.num_seen != len(layers):
                 raise UserError(f"only {watch.num_seen} of the model's {len(layers)} layers run")
     finally:
@@ -64,11 +67,11 @@ def probes(window: int, max_tokens: int) -> Iterator[Probe]:
     yield Probe(f"of {length} tokens", torch.ones(1, length), ((0, length - 1),))
 
 
-def random_ids(backbone: PreTrainedModel, probe: Probe) -> Tensor:
+def random_ids(backbone: PreTrainedModel, shape: torch.Size) -> Tensor:
     """The same ids on every call."""
     generator = torch.Generator().manual_seed(0)
     vocabulary = backbone.get_input_embeddings().num_embeddings
-    ids = torch.randint(vocabulary // 2, vocabulary, probe.mask.shape, generator=generator)
+    ids = torch.randint(vocabulary // 2, vocabulary, shape, generator=generator)
     return ids.to(backbone.device)
 
 
@@ -124,8 +127,15 @@ def sensitivity(
         return torch.autograd.grad(mixture, states)[0][row]
 
 
+class Checks(Protocol):
+    """What looks at a layer and the arguments it was called with."""
+
+    def check(self, index: int, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Raise UserError where something is wrong."""
+
+
 @contextmanager
-def watching(layers: nn.ModuleList, watch: Watch) -> Iterator[None]:
+def watching(layers: nn.ModuleList, watch: Checks) -> Iterator[None]:
     """Call `watch.check` after each layer, with the very arguments it was called with."""
 
     def hook_of(index: int) -> Any:

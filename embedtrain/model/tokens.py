@@ -20,8 +20,8 @@ POOL_CHARS = 1 << 22  # tokenised at a time
 def tokenize(
     tokenizer: Tokenizer, formatted: Sequence[Formatted], max_tokens: int, pool_instruction: bool
 ) -> TokenBatch:
-    """Right-padded tokens; a long text is cut, the special tokens of the post-processor are kept."""
-    return pad(encode(tokenizer, formatted, [max_tokens] * len(formatted), pool_instruction)[0])
+    """Tokens; a long text is cut, the special tokens of the post-processor are kept."""
+    return as_batch(encode(tokenizer, formatted, [max_tokens] * len(formatted), pool_instruction)[0])
 
 
 def batches(
@@ -30,8 +30,10 @@ def batches(
     max_tokens: int,
     pool_instruction: bool,
     tokens_per_batch: int,
+    *,
+    padded: bool,
 ) -> Iterator[tuple[np.ndarray, TokenBatch]]:
-    """Places of the texts and their tokens, longest first, within `tokens_per_batch` once padded.
+    """Places of the texts and their tokens, longest first, within `tokens_per_batch`, padding included.
 
     Each text is tokenised once. Texts are sorted by characters, and those of a pool by tokens: so memory
     does not grow with their number.
@@ -43,18 +45,14 @@ def batches(
         chosen = [formatted[place] for place in pool]
         tokens = encode(tokenizer, chosen, [max_tokens] * len(chosen), pool_instruction)[0]
         by_length = np.argsort(-tokens.lengths_T, kind="stable")
-        for part in cut_by_length(tokens.lengths_T[by_length].tolist(), tokens_per_batch):
-            yield pool[by_length[part]], pad(tokens.take(by_length[part]))
+        for part in cut_by_length(tokens.lengths_T[by_length].tolist(), tokens_per_batch, padded=padded):
+            yield pool[by_length[part]], as_batch(tokens.take(by_length[part]))
 
 
-def pad(tokens: Tokens) -> TokenBatch:
-    """Right-pad with 0; the encoder writes its own padding id over it."""
-    positions = np.arange(max(1, int(tokens.lengths_T.max(initial=0))))
-    mask = positions < tokens.lengths_T[:, None]
-    padded = np.zeros(mask.shape, dtype=np.int64)
-    padded[mask] = tokens.ids
-    pooled = mask & (positions >= tokens.first_T[:, None])
-    return TokenBatch(torch.from_numpy(padded), torch.from_numpy(mask), torch.from_numpy(pooled))
+def as_batch(tokens: Tokens) -> TokenBatch:
+    """The same as tensors."""
+    arrays = (tokens.ids.astype(np.int64), tokens.lengths_T, tokens.first_T)
+    return TokenBatch(*map(torch.from_numpy, arrays))
 
 
 def load_tokenizer(folder: Path, *, eos: str | None = None, lowercase: bool = False) -> Tokenizer:

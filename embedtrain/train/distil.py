@@ -153,8 +153,8 @@ def do_step(job: Distilling, step: int, lessons: Iterator[Lesson], asked: bool) 
     job.optimizer.zero_grad()
     mean_count = stage.batch_size / current().world
     total = torch.zeros((), dtype=exact_dtype(job.accelerator.device), device=job.accelerator.device)
-    for rows, part in tokens.chunks(job.machine.chunk_tokens):
-        vectors_NK = job.encoder(part.to(job.encoder.device))
+    for rows, part in tokens.chunks(job.machine.chunk_tokens, padded=job.encoder.padded is not None):
+        vectors_NK = job.encoder(part)
         summed = distances(vectors_NK, targets_NK[rows], stage.distance, job.encoder.spec.normalize).sum()
         (summed / mean_count).backward()
         total += summed.detach()
@@ -170,7 +170,7 @@ def do_step(job: Distilling, step: int, lessons: Iterator[Lesson], asked: bool) 
     for group in job.optimizer.param_groups:
         group["lr"] = lr
     job.optimizer.step()
-    figures = torch.stack([total / mean_count, tokens.mask_TL.sum().to(total), total.new_tensor(asked)])
+    figures = torch.stack([total / mean_count, total.new_tensor(tokens.num_tokens), total.new_tensor(asked)])
     loss, mean_tokens, stop = mean_over_processes(figures).tolist()
     num_tokens, seconds = round(mean_tokens * current().world), time.monotonic() - start
     return {
@@ -218,7 +218,7 @@ def measure(job: Distilling) -> tuple[float, float]:
     job.encoder.eval()
     with torch.inference_mode():
         for tokens, targets_NK in lessons_of(job, places[here.rank :: here.world]):
-            vectors_NK = job.encoder(tokens.to(device))
+            vectors_NK = job.encoder(tokens)
             normalize = job.encoder.spec.normalize
             lost = distances(vectors_NK, targets_NK, job.stage.distance, normalize)
             far = distances(vectors_NK, targets_NK, "cosine", normalize)

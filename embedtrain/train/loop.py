@@ -152,7 +152,7 @@ def over_processes(
 
     A figure that is a sum and a count is their ratio, and is left out where nothing counts anywhere.
     """
-    tokens = batch.queries.mask_TL.sum() + batch.documents.mask_TL.sum()
+    tokens = torch.tensor(batch.queries.num_tokens + batch.documents.num_tokens)
     device = found["loss"].device
     figures = [x.to(device, exact_dtype(device)) for x in (*found.values(), tokens, torch.tensor(asked))]
     table = torch.stack([x if x.ndim else torch.stack([x, torch.ones_like(x)]) for x in figures])

@@ -71,15 +71,16 @@ def train_step(
 
 def encode_chunks(encoder: Encoder, texts: TokenBatch, chunk_tokens: int, keep_tokens: int) -> list[Chunk]:
     """The texts in chunks, longest first, encoded; graphs are kept while they fit."""
-    cut = list(texts.chunks(chunk_tokens))
+    padded = encoder.padded is not None
+    cut = list(texts.chunks(chunk_tokens, padded=padded))
     chunks = []
     for rows_T, part in cut:
-        size = part.ids_TL.numel()
+        size = len(part) * int(part.lengths_T[0]) if padded else part.num_tokens
         keep = size <= keep_tokens or len(cut) == 1
         keep_tokens -= size if keep else 0
         state = random_state(encoder.device)
         with torch.set_grad_enabled(keep):
-            chunks.append(Chunk(rows_T.to(encoder.device), part, state, encoder(part.to(encoder.device))))
+            chunks.append(Chunk(rows_T.to(encoder.device), part, state, encoder(part)))
     return chunks
 
 
@@ -96,7 +97,7 @@ def carry_gradient(encoder: Encoder, chunk: Chunk, gradient_TD: Tensor) -> None:
     """Add one chunk's part to the parameters' gradient, and let its graph go."""
     if not chunk.vectors_TD.requires_grad:
         set_random_state(encoder.device, chunk.state)
-        chunk.vectors_TD = encoder(chunk.texts.to(encoder.device))
+        chunk.vectors_TD = encoder(chunk.texts)
     chunk.vectors_TD.backward(gradient_TD[chunk.rows_T])  # type: ignore[no-untyped-call]
     chunk.vectors_TD = chunk.vectors_TD.detach()
 

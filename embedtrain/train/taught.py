@@ -17,7 +17,7 @@ from embedtrain.artifacts import read_json
 from embedtrain.batch import TokenBatch
 from embedtrain.data.store.arrays import Strings, open_array
 from embedtrain.data.tokens.encode import Tokens
-from embedtrain.model.tokens import pad
+from embedtrain.model.tokens import as_batch
 from embedtrain.vectors import Side
 
 SIDES: tuple[Side, Side] = ("query", "document")
@@ -72,12 +72,12 @@ class Written:
         return open_array(self.folder / f"{side}_keys.npy")
 
     def tokens(self, places: np.ndarray) -> TokenBatch:
-        """Right-padded tokens of writings by number."""
+        """Tokens of writings by number."""
         lengths, ids = self.lengths_W[places], self.arrays["ids"]
         spans = zip(self.starts_W[places].tolist(), lengths.tolist(), strict=True)
         parts = [ids[start : start + length] for start, length in spans]
         flat = np.concatenate([np.empty(0, np.int32), *parts])
-        return pad(Tokens(flat, lengths.astype(np.int64), self.arrays["firsts"][places].astype(np.int64)))
+        return as_batch(Tokens(flat, lengths.astype(np.int64), self.arrays["firsts"][places].astype(np.int64)))
 
 
 class Taught:
