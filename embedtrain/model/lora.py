@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from embedtrain.config.errors import UserError
 from embedtrain.config.tuning import Lora
@@ -14,6 +16,47 @@ from embedtrain.model.encoder import Encoder
 from embedtrain.model.layout import layers_of, to_float32
 
 ADAPTER = "default"
+
+
+class LowRankProduct(torch.autograd.Function):
+    """x W^T + bias + scale (x A^T) B^T for a frozen W; x (..., in), W (out, in), A (r, in), B (out, r).
+
+    Only x and x A^T are kept, and no tensor of the output's size is made besides the output.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float
+    ) -> Tensor:
+        flat = x.reshape(-1, x.shape[-1])
+        hidden = flat @ a.T
+        y = flat @ weight.T if bias is None else torch.addmm(bias, flat, weight.T)
+        y.addmm_(hidden, b.T, alpha=scale)
+        ctx.save_for_backward(flat, hidden, weight, a, b)
+        ctx.scale, ctx.shape = scale, x.shape
+        return y.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        flat, hidden, weight, a, b = ctx.saved_tensors
+        g = gradient.reshape(-1, gradient.shape[-1])
+        g_hidden = (g @ b).mul_(ctx.scale)
+        g_x = (g @ weight).addmm_(g_hidden, a).view(ctx.shape) if ctx.needs_input_grad[0] else None
+        return g_x, None, None, g_hidden.T @ flat, (g.T @ hidden).mul_(ctx.scale), None
+
+
+class AdaptedLinear(LoraLinear):
+    """peft's layer, computed as one product where nothing else is asked of it."""
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """(..., in) to (..., out)."""
+        dropping = self.training and not isinstance(self.lora_dropout[ADAPTER], nn.Identity)
+        if dropping or self.disable_adapters or self.merged or torch.is_autocast_enabled(x.device.type):
+            return super().forward(x, *args, **kwargs)
+        base = self.get_base_layer()
+        a, b = (part[ADAPTER].weight.to(x.dtype) for part in (self.lora_A, self.lora_B))
+        return LowRankProduct.apply(x, base.weight, base.bias, a, b, self.scaling[ADAPTER])
 
 
 class CastAtUse(nn.Linear):
@@ -41,6 +84,7 @@ def add_lora(encoder: Encoder, lora: Lora, seed: int) -> None:
         lora_dropout=lora.dropout,
         target_modules=target_names(encoder.backbone, lora),
     )
+    settings._register_custom_module({nn.Linear: AdaptedLinear})
     inject_adapter_in_model(settings, encoder.backbone)
     generator = torch.Generator().manual_seed(seed)
     for _, layer in lora_layers(encoder.backbone):

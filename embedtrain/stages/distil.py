@@ -130,8 +130,8 @@ def encode_raw(encoder: Encoder, taught: Taught, places: np.ndarray, tokens_per_
     vectors_ND = torch.empty(len(places), encoder.dim)
     encoder.eval()
     with torch.inference_mode():
-        for rows, part in tokens.chunks(tokens_per_batch):
-            vectors_ND[rows] = encoder(part.to(encoder.device)).float().cpu()
+        for rows, part in tokens.chunks(tokens_per_batch, padded=encoder.padded is not None):
+            vectors_ND[rows] = encoder(part).float().cpu()
     encoder.train()
     return vectors_ND
 
