@@ -228,11 +228,15 @@ class Encoder(nn.Module):
         tokens_per_batch: int = 16384,
         normalize: bool = True,
         progress: bool = False,
+        out: np.ndarray | None = None,
     ) -> np.ndarray:
-        """The same for texts that were formatted already; on a CPU, batches are as small as its caches."""
+        """The same for texts that were formatted already, into `out` where it is given, a memory map say.
+
+        On a CPU batches are as small as its caches.
+        """
         if self.device.type == "cpu":
             tokens_per_batch = min(tokens_per_batch, CPU_TOKENS * torch.get_num_threads())
-        vectors_TD = np.zeros((len(formatted), self.dim), dtype=np.float32)
+        vectors_TD = np.empty((len(formatted), self.dim), dtype=np.float32) if out is None else out
         cut = batches(
             self.tokenizer,
             formatted,

@@ -101,10 +101,10 @@ def why_padded(backbone: PreTrainedModel, dtype: torch.dtype, device: str, train
 
 
 def copied(x: Tensor, device: torch.device) -> Tensor:
-    """The tensor on the device; from pinned memory nothing waits for the copy."""
-    if device.type == "cuda":
-        x = x.pin_memory()
-    return x.to(device, non_blocking=True)
+    """The tensor on the device; a GPU gets it from pinned memory, and nothing waits for the copy."""
+    if device.type != "cuda":
+        return x.to(device)
+    return x.pin_memory().to(device, non_blocking=True)
 
 
 def attend(

@@ -1,12 +1,10 @@
 """The command `embedtrain encode`: a text file in, a NumPy file of vectors out."""
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from embedtrain.artifacts import write_atomic
 from embedtrain.config.errors import UserError, nearest
 from embedtrain.config.schema import Machine
 from embedtrain.model.load import open_encoder
@@ -31,13 +29,15 @@ def encode_file(
     else:
         formatted = with_prompt(lines, encoder.spec.prompts, prompt, model)
     limits = {"query": encoder.spec.text.max_query_tokens, "document": encoder.spec.text.max_document_tokens}
-    vectors = encoder.encode_formatted(
-        formatted, limits[side], tokens_per_batch=machine.encode_tokens, progress=True
+    out.parent.mkdir(parents=True, exist_ok=True)
+    aside, shape = out.with_name(f"{out.name}.partial"), (len(formatted), encoder.dim)
+    vectors = np.lib.format.open_memmap(aside, mode="w+", dtype=np.float32, shape=shape)
+    encoder.encode_formatted(
+        formatted, limits[side], tokens_per_batch=machine.encode_tokens, progress=True, out=vectors
     )
-    buffer = io.BytesIO()
-    np.save(buffer, vectors, allow_pickle=False)
-    write_atomic(out, buffer.getvalue())
-    print(f"{out}: {vectors.shape[0]:,} vectors of {vectors.shape[1]} dims")
+    vectors.flush()
+    aside.replace(out)
+    print(f"{out}: {shape[0]:,} vectors of {shape[1]} dims")
 
 
 def read_lines(texts: Path) -> list[str]:
