@@ -57,11 +57,14 @@ def launched(expected: int, device: str = "cpu") -> Processes:
 
 
 def start_processes(device: str = "cpu") -> Processes:
-    """Join the group that the launcher describes in the environment; nothing to join in a single process."""
+    """Join the group that the launcher describes in the environment; nothing to join in a single process.
+
+    What lies on a GPU travels by nccl, what lies on the host by gloo: no GPU waits for the latter.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
         if device == "cuda":
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        dist.init_process_group("nccl" if device == "cuda" else "gloo")
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo")
     return current()
 
 
@@ -82,10 +85,9 @@ def require_processes(expected: int) -> None:
 
 
 def barrier() -> None:
-    """Wait until every process is here."""
+    """Wait until every process is here; their GPUs may still be at work."""
     if current().world > 1:
-        on_gpu = dist.get_backend() == "nccl"
-        dist.barrier(device_ids=[torch.cuda.current_device()] if on_gpu else None)
+        dist.barrier()  # by gloo, which every group has
 
 
 def gather_vectors(*vectors: Tensor) -> tuple[Tensor, ...]:
@@ -95,7 +97,27 @@ def gather_vectors(*vectors: Tensor) -> tuple[Tensor, ...]:
     """
     if current().world == 1:
         return vectors
-    gathered: tuple[Tensor, ...] = _Gather.apply(_sizes(vectors), *vectors)
+    sizes, device = _sizes(vectors), vectors[0].device
+    longest = max(map(sum, sizes))
+    places = [
+        torch.cat(
+            [
+                rank * longest + sum(size[:i]) + torch.arange(size[i], device=device)
+                for rank, size in enumerate(sizes)
+            ]
+        )
+        for i in range(len(vectors))
+    ]
+    return gather_places(torch.cat(vectors), longest, *places)
+
+
+def gather_places(vectors_ND: Tensor, longest: int, *places: Tensor) -> tuple[Tensor, ...]:
+    """The vectors of all processes at each of `places`, with gradient, in one message.
+
+    No process holds more than `longest`, and the vector n of process r stands at r x longest + n. Each place
+    may be asked for once. Nothing is read from the device.
+    """
+    gathered: tuple[Tensor, ...] = _Gather.apply(longest, vectors_ND, *places)
     return gathered
 
 
@@ -163,8 +185,8 @@ def _gather_any(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _sizes(tensors: Sequence[Tensor]) -> list[list[int]]:
-    """How many rows of each tensor each process holds."""
-    local = torch.tensor([len(t) for t in tensors], device=tensors[0].device)
+    """How many rows of each tensor each process holds; told from host to host."""
+    local = torch.tensor([len(t) for t in tensors])
     sizes = local.new_empty(current().world * len(tensors))
     _all_gather(sizes, local)
     return sizes.view(-1, len(tensors)).tolist()
@@ -173,31 +195,36 @@ def _sizes(tensors: Sequence[Tensor]) -> list[list[int]]:
 def _gather_ragged(tensors: Sequence[Tensor], sizes: list[list[int]]) -> tuple[Tensor, ...]:
     """Every process sends its tensors end to end, padded to the longest; the padding is cut out again."""
     longest = max(map(sum, sizes))
-    padded = tensors[0].new_zeros(longest, *tensors[0].shape[1:])
-    torch.cat(list(tensors), out=padded[: sum(map(len, tensors))])
-    gathered = padded.new_empty(len(sizes) * longest, *padded.shape[1:])
-    _all_gather(gathered, padded)
-    blocks = gathered.view(len(sizes), longest, *padded.shape[1:])
+    gathered = _gather_padded(tensors, longest)
+    blocks = gathered.view(len(sizes), longest, *gathered.shape[1:])
     parts = [block[: sum(size)].split(size) for block, size in zip(blocks, sizes, strict=True)]
     return tuple(torch.cat([part[i] for part in parts]) for i in range(len(tensors)))
 
 
+def _gather_padded(tensors: Sequence[Tensor], longest: int) -> Tensor:
+    """The tensors of each process end to end and padded to `longest` rows, process by process."""
+    padded = tensors[0].new_zeros(longest, *tensors[0].shape[1:])
+    torch.cat(list(tensors), out=padded[: sum(map(len, tensors))])
+    gathered = padded.new_empty(current().world * longest, *padded.shape[1:])
+    _all_gather(gathered, padded)
+    return gathered
+
+
 class _Gather(torch.autograd.Function):
-    """Ragged all-gather; the gradient of a row is the sum of what all processes make of it."""
+    """The gradient of a vector is the sum of what all processes make of it."""
 
     @staticmethod
-    def forward(ctx: Any, sizes: list[list[int]], *vectors: Tensor) -> tuple[Tensor, ...]:
-        ctx.sizes = sizes
-        return _gather_ragged(vectors, sizes)
+    def forward(ctx: Any, longest: int, vectors_ND: Tensor, *places: Tensor) -> tuple[Tensor, ...]:
+        ctx.size, ctx.longest = len(vectors_ND), longest
+        ctx.save_for_backward(*places)
+        gathered = _gather_padded([vectors_ND], longest)
+        return tuple(gathered.index_select(0, place) for place in places)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        sizes, longest = ctx.sizes, max(map(sum, ctx.sizes))
-        padded = gradients[0].new_zeros(len(sizes), longest, *gradients[0].shape[1:])
-        parts = [g.split([size[i] for size in sizes]) for i, g in enumerate(gradients)]
-        for rank, size in enumerate(sizes):
-            padded[rank, : sum(size)] = torch.cat([part[rank] for part in parts])
-        own = torch.empty_like(padded[0])
-        _reduce_scatter(own, padded.flatten(0, 1))
-        size = sizes[current().rank]
-        return None, *own[: sum(size)].split(size)
+        padded = gradients[0].new_zeros(current().world * ctx.longest, *gradients[0].shape[1:])
+        for place, gradient in zip(ctx.saved_tensors, gradients, strict=True):
+            padded.index_copy_(0, place, gradient)
+        own = padded.new_empty(ctx.longest, *padded.shape[1:])
+        _reduce_scatter(own, padded)
+        return None, own[: ctx.size], *(None for _ in gradients)

@@ -16,7 +16,7 @@ from embedtrain.stages import distil as distil_stage
 from embedtrain.stages.context import StageContext
 from embedtrain.stages.distil_texts import collect_texts
 from embedtrain.stages.opening import open_start
-from embedtrain.train.log import TIMES, Figures, read_curve
+from embedtrain.train.log import OF_MACHINE, Figures, read_curve
 from embedtrain.train.taught import SIDES, Written
 from embedtrain.vectors import Side
 
@@ -116,8 +116,10 @@ def held_out_texts(written: Written) -> list[tuple[Side, str]]:
 
 
 def curve_of(folder: Path) -> list[Figures]:
-    """The curve without what a clock says."""
-    return [{k: v for k, v in line.items() if k not in TIMES} for line in read_curve(folder / "curve.jsonl")]
+    """The curve without what the machine decides."""
+    return [
+        {k: v for k, v in line.items() if k not in OF_MACHINE} for line in read_curve(folder / "curve.jsonl")
+    ]
 
 
 def outputs(folder: Path) -> dict[str, bytes]:

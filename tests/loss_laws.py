@@ -10,7 +10,9 @@ import torch
 from contrastive import words
 from loss_reference import with_gradient
 from sentence_transformers import SentenceTransformer
+from token_ids import ids_of
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from embedtrain.batch import Gathered, TokenBatch
 from embedtrain.model.encoder import Encoder
@@ -110,8 +112,8 @@ class Wrapped(nn.Module):
         self.encoder = encoder
 
     def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
-        batch = TokenBatch(features["ids"], features["mask"], features["pool"])
-        return {"sentence_embedding": self.encoder(batch)}
+        rows = zip(features["ids"].tolist(), features["lengths"].tolist(), strict=True)
+        return {"sentence_embedding": self.encoder(TokenBatch.of([ids[:length] for ids, length in rows]))}
 
     def get_embedding_dimension(self) -> int:
         return self.encoder.dim
@@ -130,7 +132,11 @@ def token_columns(encoder: Encoder, num_columns: int, num_rows: int = 6) -> list
 
 def features(columns: Sequence[TokenBatch]) -> list[dict[str, Tensor]]:
     """The columns as sentence-transformers' losses take them."""
-    return [{"ids": t.ids_TL, "mask": t.mask_TL, "pool": t.pool_TL} for t in columns]
+    texts = [[torch.tensor(ids) for ids in ids_of(column)] for column in columns]
+    return [
+        {"ids": pad_sequence(column, batch_first=True), "lengths": torch.tensor([len(ids) for ids in column])}
+        for column in texts
+    ]
 
 
 def gathered_columns(encoder: Encoder, columns: Sequence[TokenBatch], **fields: Any) -> Gathered:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from contrastive import make_batch, ragged_rows, tiny_encoder
 from hypothesis import given
 from hypothesis import strategies as st
 from test_loss_objective import random_gathered
+from token_ids import ids_of
 
 from embedtrain.batch import ContrastiveBatch, TokenBatch, join
 from embedtrain.collate import Collation, collate, draw_negatives
@@ -25,33 +27,72 @@ def encoder() -> Encoder:
     return tiny_encoder("lora")
 
 
+LENGTHS = st.lists(st.integers(0, 9), max_size=12)
+
+
 def tokens(lengths: list[int]) -> TokenBatch:
-    """Texts of these lengths; the ids tell text and place."""
-    width = max(lengths, default=0)
-    mask = torch.arange(width) < torch.tensor(lengths, dtype=torch.int64)[:, None]
-    ids = (100 * torch.arange(len(lengths))[:, None] + torch.arange(width) + 1) * mask
-    return TokenBatch(ids, mask, mask & (torch.arange(width) >= 1))
+    """Texts of these lengths; the ids tell text and place, and so does the first pooled token."""
+    batch = TokenBatch.of([text_ids(row, length) for row, length in enumerate(lengths)])
+    return replace(batch, first_T=torch.arange(len(lengths)) % 3)
 
 
-@given(st.lists(st.integers(1, 9), max_size=12), st.integers(1, 40))
-def test_chunks_hold_every_text_once_within_the_budget(lengths: list[int], budget: int) -> None:
-    batch = tokens(lengths)
-    seen: list[int] = []
-    for rows, chunk in batch.chunks(budget):
-        assert chunk.ids_TL.shape[1] == max(lengths[row] for row in rows)
-        assert len(rows) == 1 or chunk.ids_TL.numel() <= budget
-        for row, text in zip(rows.tolist(), chunk.ids_TL, strict=True):
-            assert text[text > 0].tolist() == [100 * row + place + 1 for place in range(lengths[row])]
-        seen += rows.tolist()
+def text_ids(row: int, length: int) -> list[int]:
+    return [100 * row + place + 1 for place in range(length)]
+
+
+def size_of(lengths: list[int], padded: bool) -> int:
+    return len(lengths) * max(lengths) if padded else sum(lengths)
+
+
+@given(LENGTHS, st.integers(1, 40), st.booleans())
+def test_chunks_hold_every_text_once_within_the_budget(lengths: list[int], budget: int, padded: bool) -> None:
+    """Longest first; a chunk is closed only where the next text would not fit."""
+    batch, parts = tokens(lengths), []
+    for rows, chunk in batch.chunks(budget, padded=padded):
+        assert ids_of(chunk) == [text_ids(row, lengths[row]) for row in rows.tolist()]
+        assert chunk.first_T.tolist() == [row % 3 for row in rows.tolist()]
+        parts.append([lengths[row] for row in rows.tolist()])
+        assert len(rows) == 1 or size_of(parts[-1], padded) <= budget
+    for part, following in pairwise(parts):
+        assert size_of([*part, following[0]], padded) > budget
+    seen = [row for rows, _ in batch.chunks(budget, padded=padded) for row in rows.tolist()]
     assert sorted(seen) == list(range(len(lengths)))
     assert [lengths[row] for row in seen] == sorted(lengths, reverse=True)
 
 
-def test_join_pads_to_the_longest() -> None:
+def test_a_padded_chunk_holds_no_more_than_a_packed_one() -> None:
+    """The same texts: their longest counts for all of them."""
+    sizes = [
+        [len(rows) for rows, _ in tokens([8, 2, 2, 2]).chunks(16, padded=padded)] for padded in (False, True)
+    ]
+    assert sizes == [[4], [2, 2]]
+
+
+def test_join_keeps_the_order() -> None:
     both = join(tokens([2, 1]), tokens([4]))
     assert both.lengths_T.tolist() == [2, 1, 4]
-    assert both.ids_TL.tolist() == [[1, 2, 0, 0], [101, 0, 0, 0], [1, 2, 3, 4]]
+    assert ids_of(both) == [[1, 2], [101], [1, 2, 3, 4]]
+    assert both.first_T.tolist() == [0, 1, 0]
     assert len(join(tokens([]), tokens([3]))) == 1
+
+
+@given(LENGTHS, st.data())
+def test_take_gives_the_texts_in_the_order_asked(lengths: list[int], data: st.DataObject) -> None:
+    """With repeats, and with texts that have no token."""
+    rows = data.draw(st.lists(st.integers(0, len(lengths) - 1), max_size=9)) if lengths else []
+    for asked in (rows, torch.tensor(rows, dtype=torch.int64)):
+        taken = tokens(lengths).take(asked)
+        assert ids_of(taken) == [text_ids(row, lengths[row]) for row in rows]
+        assert taken.first_T.tolist() == [row % 3 for row in rows]
+        assert taken.ids_P.dtype == taken.lengths_T.dtype == torch.int64
+
+
+@given(LENGTHS)
+def test_places_and_starts_count_from_each_text(lengths: list[int]) -> None:
+    batch = tokens(lengths)
+    assert batch.num_tokens == sum(lengths) == len(batch.ids_P)
+    assert batch.starts_T.tolist() == [sum(lengths[:row]) for row in range(len(lengths))]
+    assert batch.places_P.tolist() == [place for length in lengths for place in range(length)]
 
 
 def test_a_wrong_size_is_refused_at_both_doors(encoder: Encoder) -> None:
@@ -62,8 +103,10 @@ def test_a_wrong_size_is_refused_at_both_doors(encoder: Encoder) -> None:
         replace(batch, is_positive_C=batch.is_positive_C & (batch.owner_C != 2))
     with pytest.raises(ValueError, match=r"Gathered\.query_key_A has 3 values, expected 4"):
         replace(random_gathered(), query_key_A=torch.arange(3))
-    with pytest.raises(ValueError, match=r"TokenBatch\.pool_TL has shape \(1, 2\), ids_TL has \(1, 3\)"):
-        replace(tokens([3]), pool_TL=torch.ones(1, 2, dtype=torch.bool))
+    with pytest.raises(ValueError, match=r"TokenBatch\.first_T has 2 values, lengths_T has 1"):
+        replace(tokens([3]), first_T=torch.zeros(2, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"TokenBatch\.ids_P has 3 tokens, lengths_T sum to 4"):
+        replace(tokens([3]), lengths_T=torch.tensor([4]))
 
 
 def how(
@@ -86,10 +129,7 @@ def how(
 
 
 def texts(encoder: Encoder, batch: TokenBatch) -> list[str]:
-    return [
-        encoder.tokenizer.decode(ids[mask].tolist())
-        for ids, mask in zip(batch.ids_TL, batch.mask_TL, strict=True)
-    ]
+    return [encoder.tokenizer.decode(ids) for ids in ids_of(batch)]
 
 
 ROWS = [

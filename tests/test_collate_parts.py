@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_models import tiny_tokenizer
+from token_ids import ids_of
 
 from embedtrain.batch import ContrastiveBatch, TokenBatch, join_batches
 from embedtrain.collate import Collation, collate, collate_parts, hash_seed
@@ -60,7 +61,7 @@ def planned(step: int = 4) -> PlannedBatch:
 
 def texts(batch: TokenBatch) -> list[str]:
     tokenizer = tiny_tokenizer(True)
-    return [tokenizer.decode(i[m].tolist()) for i, m in zip(batch.ids_TL, batch.mask_TL, strict=True)]
+    return [tokenizer.decode(ids) for ids in ids_of(batch)]
 
 
 def same(found: ContrastiveBatch, expected: ContrastiveBatch) -> bool:

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from contrastive import tiny_encoder
 from data_page import PAGE, Example, read_examples, write_files
+from token_ids import ids_of
 from typer.testing import CliRunner
 
-from embedtrain.batch import TokenBatch
 from embedtrain.cli import app
 from embedtrain.collate import Collation, collate
 from embedtrain.config.schema import TextFormat
@@ -65,7 +65,7 @@ def check_batch(store: RowStore, rows: Sequence[Row], encoder: Encoder) -> None:
     )
     numbers = range(len(rows))
     batch = collate([store[number] for number in numbers], numbers, numbers, 1, how)
-    assert read_ids(batch.queries) == [
+    assert ids_of(batch.queries) == [
         encoder.tokenizer.encode(f"{row.instruction or ''}: {row.query}").ids for row in rows
     ]
     documents = [(number, True, text) for number, row in enumerate(rows) for text in row.positives]
@@ -74,7 +74,7 @@ def check_batch(store: RowStore, rows: Sequence[Row], encoder: Encoder) -> None:
     assert list(zip(batch.owner_C.tolist(), batch.is_positive_C.tolist(), strict=True)) == [
         document[:2] for document in documents
     ]
-    assert read_ids(batch.documents) == [
+    assert ids_of(batch.documents) == [
         encoder.tokenizer.encode(f"passage: {text}").ids for *_, text in documents
     ]
     scores = [
@@ -85,11 +85,6 @@ def check_batch(store: RowStore, rows: Sequence[Row], encoder: Encoder) -> None:
     assert np.array_equal(batch.teacher_scores["scores"].numpy(), scores, equal_nan=True)
     grades = [math.nan if row.score is None else row.score for row in rows]
     assert np.array_equal(batch.graded_score_B.numpy(), grades, equal_nan=True)
-
-
-def read_ids(batch: TokenBatch) -> list[list[int]]:
-    """The token ids of each text, without padding."""
-    return [ids[mask].tolist() for ids, mask in zip(batch.ids_TL, batch.mask_TL.bool(), strict=True)]
 
 
 def some(scores: Sequence[float] | None, texts: Sequence[str]) -> Sequence[float]:

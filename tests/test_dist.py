@@ -192,9 +192,9 @@ def test_two_processes_are_one_where_counts_differ(case: str, name: str) -> None
     assert_as_one(2, rows, name, "lora", torch.float64)
 
 
-def local_slot_only(batch: ContrastiveBatch, queries_BD: Tensor, documents_CD: Tensor) -> Gathered:
+def local_slot_only(batch: ContrastiveBatch, queries_AD: Tensor, candidates_CD: Tensor) -> Gathered:
     """The common wrong gather: all candidates, but gradient for this process's alone."""
-    right = gather_batch(batch, queries_BD, documents_CD)
+    right = gather_batch(batch, queries_AD, candidates_CD)
     own_C = torch.isin(right.owner_C, batch.query_index_B)
     candidates_CD = torch.where(own_C[:, None], right.candidates_CD, right.candidates_CD.detach())
     own_A = torch.isin(right.query_index_A, batch.query_index_B)

@@ -51,8 +51,7 @@ def expected_writings(context: StageContext, encoder: Encoder, negatives: bool) 
 
     def add(side: str, text: str, formatted: Formatted, limit: int) -> None:
         tokens = encoder.tokenize([formatted], limit)
-        first = int(tokens.pool_TL[0].long().argmax())
-        writings.add((side, text, tuple(tokens.ids_TL[0].tolist()), first))
+        writings.add((side, text, tuple(tokens.ids_P.tolist()), int(tokens.first_T)))
 
     folder = Path(context.run.folder)
     for name, source in context.run.sources.items():
@@ -81,8 +80,7 @@ def found_writings(written: Written) -> list[Writing]:
         tokens = written.tokens(np.array([place]))
         side = SIDES[arrays["sides"][place]]
         text = written.texts(side)[int(arrays["rows"][place])]
-        first = int(tokens.pool_TL[0].long().argmax())
-        found.append((side, text, tuple(tokens.ids_TL[0].tolist()), first))
+        found.append((side, text, tuple(tokens.ids_P.tolist()), int(tokens.first_T)))
     return found
 
 

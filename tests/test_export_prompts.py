@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from exports import DOCUMENTS, QUERIES, change_json, source_prompts, tiny_encoder
+from token_ids import ids_of
 
 from embedtrain.artifacts import read_json
 from embedtrain.collate import Collation, collate
@@ -76,8 +77,7 @@ def make(
 
 def training_ids(encoder: Encoder, formatted: Sequence[Formatted]) -> list[list[int]]:
     """Token ids as collate and mining make them."""
-    batch = encoder.tokenize(formatted, LIMIT)
-    return [row[mask].tolist() for row, mask in zip(batch.ids_TL, batch.mask_TL, strict=True)]
+    return ids_of(encoder.tokenize(formatted, LIMIT))
 
 
 def collated_ids(encoder: Encoder, how: SourceText, side: str) -> list[list[int]]:
@@ -85,8 +85,7 @@ def collated_ids(encoder: Encoder, how: SourceText, side: str) -> list[list[int]
     rows = [Row(text, (text,)) for text in TEXTS]
     collation = Collation("faq", rows, how, encoder.tokenizer, encoder.spec.pool_instruction, 0, seed=7)
     batch = collate(rows, range(len(rows)), range(len(rows)), 0, collation)
-    tokens = batch.queries if side == "query" else batch.documents
-    return [row[mask].tolist() for row, mask in zip(tokens.ids_TL, tokens.mask_TL, strict=True)]
+    return ids_of(batch.queries if side == "query" else batch.documents)
 
 
 def their_ids(theirs: SentenceEmbedder, texts: Sequence[str], prompt: str) -> list[list[int]]:

@@ -5,8 +5,11 @@ import time
 from collections.abc import Iterator
 
 import pytest
+import torch
+from contrastive import make_batch, ragged_rows, tiny_encoder
 
 from embedtrain.train.feed import feed
+from tools.parity_cases import teach
 
 
 def slow_first(number: int) -> int:
@@ -89,3 +92,24 @@ def test_an_interrupt_of_the_step_stops_the_workers() -> None:
 def test_no_jobs() -> None:
     with feed(slow_first, []) as made:
         assert list(made) == []
+
+
+def test_a_cpu_gets_what_is_made() -> None:
+    made = torch.zeros(3)
+    with feed(lambda _: made, range(2), device=torch.device("cpu")) as batches:
+        assert all(batch is made for batch in batches)
+
+
+@pytest.mark.gpu
+def test_a_gpu_gets_pinned_memory() -> None:
+    """All but texts, which are packed and pinned chunk by chunk."""
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    encoder = tiny_encoder("lora")
+    batch = make_batch(encoder, ragged_rows(), teacher=teach)
+    with feed(lambda number: (number, batch), range(2), device=torch.device("cuda", 0)) as batches:
+        for number, (place, found) in enumerate(batches):
+            assert place == number
+            tensors = [found.query_key_B, *found.teacher_scores.values(), found.teacher_vectors.queries_NK]
+            assert all(tensor.is_pinned() for tensor in tensors)
+            assert found.queries is batch.queries

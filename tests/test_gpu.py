@@ -6,20 +6,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from contrastive import OBJECTIVE, make_batch, make_trainable, words
-from tiny_models import TEXTS, save_tiny
+from contrastive import OBJECTIVE, Tuning, make_batch, make_trainable, words
+from packing import texts_of
+from tiny_models import DECODERS, TEXTS, save_tiny
 
+from embedtrain.batch import TokenBatch
 from embedtrain.config.schema import Base, EncoderConfig, TextFormat
 from embedtrain.data.rows import Row
 from embedtrain.loss.objective import build_objective
+from embedtrain.model import packed
 from embedtrain.model.encoder import Encoder
+from embedtrain.model.layout import layers_of
 from embedtrain.model.load import load_encoder
+from embedtrain.model.varlen import Kernel, why_none
 from embedtrain.search import search
 from embedtrain.train.step import train_step
 
 pytestmark = pytest.mark.gpu
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text")
 NUM_CHUNKS = 128
+PACKED_CASES = [
+    ("modernbert", "bidirectional"),
+    *((family, way) for family in ("llama", "qwen3", "gemma3_text") for way in ("bidirectional", "causal")),
+]
 
 
 @pytest.fixture
@@ -62,7 +71,7 @@ def pairs(count: int) -> list[Row]:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("kernel", ["sdpa", "eager"])
+@pytest.mark.parametrize("kernel", ["packed", "sdpa", "eager"])
 @pytest.mark.parametrize("attention", ["bidirectional", "causal"])
 def test_attention_is_proven_on_the_gpu(
     tmp_path: Path, device: str, family: str, kernel: str, attention: str
@@ -80,6 +89,73 @@ def test_vectors_equal_those_of_the_cpu(tmp_path: Path, device: str, family: str
     folder = save_tiny(family, tmp_path)
     there, here = (load(folder, where).encode(TEXTS) for where in (device, "cpu"))
     np.testing.assert_allclose(there, here, atol=1e-5)
+
+
+def wide(family: str) -> dict[str, object]:
+    """Heads of 64 dims, and windows as in `tiny_models`."""
+    sizes: dict[str, object] = {"hidden_size": 128, "num_attention_heads": 2, "initializer_range": 0.05}
+    if family in DECODERS:
+        sizes |= {"head_dim": 64, "num_key_value_heads": 1}
+    return sizes | ({"query_pre_attn_scalar": 64} if family == "gemma3_text" else {})
+
+
+def flat_gradient(encoder: Encoder, batch: TokenBatch) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors, and the gradient of a fixed mixture of them, in float64."""
+    encoder.zero_grad()
+    vectors = encoder(batch)
+    weights = torch.randn(vectors.shape, generator=torch.Generator().manual_seed(2)).to(vectors)
+    (vectors * weights).sum().backward()
+    parts = [p.grad.double().cpu().numpy().ravel() for _, p in encoder.trainable() if p.grad is not None]
+    return vectors.detach().double().cpu().numpy(), np.concatenate(parts)
+
+
+@pytest.mark.parametrize("tuning", ["lora", "full"])
+@pytest.mark.parametrize(("family", "attention"), PACKED_CASES)
+def test_packed_equals_padded_in_bfloat16(
+    tmp_path: Path,
+    device: str,
+    family: str,
+    attention: str,
+    tuning: Tuning,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By the kernel, in every layer; each as far from float32 as bfloat16 is."""
+    folder = save_tiny(family, tmp_path, **wide(family))
+    dtypes: list[torch.dtype] = []
+    found_kernel = packed.varlen_kernel
+
+    def watched(where: str, dtype: torch.dtype, head_dim: int, dropout: float) -> Kernel | None:
+        dtypes.append(dtype)
+        kernel = found_kernel(where, dtype, head_dim, dropout)
+        assert kernel is not None, (dtype, why_none(where, dtype, head_dim, dropout))
+        assert head_dim == 64
+        return kernel
+
+    batch = texts_of((40, 1, 0, 23, 40, 9, 1, 100, 17))
+    results = []
+    for precision, kernel in (("bfloat16", "packed"), ("bfloat16", "sdpa"), ("float32", "eager")):
+        encoder = load(folder, device, precision, attention=attention, attention_kernel=kernel)
+        assert (encoder.padded is None) == (kernel == "packed"), encoder.padded
+        make_trainable(encoder, tuning)
+        if kernel == "packed":
+            monkeypatch.setattr(packed, "varlen_kernel", watched)
+        results.append(flat_gradient(encoder.train(), batch))
+    assert dtypes == [torch.bfloat16] * len(layers_of(encoder.backbone))
+    (ours, our_gradient), (theirs, their_gradient), (exact, exact_gradient) = results
+    bound = 2 * np.linalg.norm(theirs - exact) + 1e-3 * np.linalg.norm(exact)
+    assert np.linalg.norm(ours - exact) <= bound
+    for one, other in ((our_gradient, their_gradient), (our_gradient, exact_gradient)):
+        assert one @ other / np.linalg.norm(one) / np.linalg.norm(other) > 0.999
+
+
+def test_packed_equals_one_by_one_in_float32(tmp_path: Path, device: str) -> None:
+    """Where no kernel takes the precision, texts are padded, and that is said."""
+    encoder = load(save_tiny("llama", tmp_path), device)
+    assert encoder.padded == "the kernels take bfloat16 or float16, not float32"
+    batch = texts_of((9, 1, 0, 23, 9))
+    with torch.no_grad():
+        alone = torch.cat([encoder(batch.take([row])) for row in range(len(batch))])
+        np.testing.assert_allclose(encoder(batch).cpu(), alone.cpu(), atol=1e-5)
 
 
 def test_cached_equals_direct_with_dropout_on(tmp_path: Path, device: str) -> None:

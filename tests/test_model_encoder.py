@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny_models import DECODERS, ENCODERS, TEXTS, save_tiny
 
-from embedtrain.batch import TokenBatch
+from embedtrain.batch import join
 from embedtrain.config.schema import Base, EncoderConfig, TextFormat
 from embedtrain.config.tuning import Lora
 from embedtrain.model.encoder import CPU_TOKENS, Encoder
@@ -37,22 +37,20 @@ def test_company_and_order_do_not_matter(tmp_path: Path, family: str, pooling: s
     assert len(np.unique(together.round(4), axis=0)) == len(TEXTS), "the premise: the texts differ"
 
 
+@pytest.mark.parametrize("kernel", ["sdpa", "eager"])
 @pytest.mark.parametrize("family", DECODERS + ENCODERS)
-def test_a_batch_without_padding_needs_no_mask(tmp_path: Path, family: str) -> None:
-    """The backbone is asked without one; the vectors are those of the same texts padded."""
-    encoder = load_tiny(tmp_path, family).eval()
+def test_a_padded_batch_of_one_length_needs_no_mask(tmp_path: Path, family: str, kernel: str) -> None:
+    """The backbone is asked without one; the vectors are those of the same texts beside a longer one."""
+    encoder = load_tiny(tmp_path, family, attention_kernel=kernel).eval()
     batch = encoder.tokenize(encoder.format([TEXTS[1], TEXTS[1]], "query"), 32)
+    longer = encoder.tokenize(encoder.format([TEXTS[3]], "query"), int(batch.lengths_T[0]) + 3)
+    assert longer.lengths_T[0] == batch.lengths_T[0] + 3, "the premise: one text is longer"
     masks: list[object] = []
     encoder.backbone.register_forward_pre_hook(
         lambda module, args, kwargs: masks.append(kwargs["attention_mask"]), with_kwargs=True
     )
     with torch.inference_mode():
-        plain = encoder(batch)
-        padded = encoder(
-            TokenBatch(
-                *(torch.nn.functional.pad(t, (0, 3)) for t in (batch.ids_TL, batch.mask_TL, batch.pool_TL))
-            )
-        )
+        plain, padded = encoder(batch), encoder(join(batch, longer))[:2]
     assert masks[0] is None
     assert masks[1] is not None
     assert (plain - padded).abs().max() < 1e-5
@@ -61,7 +59,7 @@ def test_a_batch_without_padding_needs_no_mask(tmp_path: Path, family: str) -> N
 def test_batches_on_a_cpu_fit_its_caches(tmp_path: Path) -> None:
     encoder = load_tiny(tmp_path)
     sizes: list[int] = []
-    encoder.register_forward_pre_hook(lambda module, args: sizes.append(args[0].ids_TL.numel()))
+    encoder.register_forward_pre_hook(lambda module, args: sizes.append(args[0].num_tokens))
     encoder.encode(["a text " * 20] * 200, tokens_per_batch=10**6)
     assert len(sizes) > 1
     assert max(sizes) <= CPU_TOKENS * torch.get_num_threads() < sum(sizes)
@@ -94,7 +92,7 @@ def test_limits_by_side(tmp_path: Path) -> None:
         assert np.array_equal(vectors, encoder.encode([cut[n]], side, max_tokens=100))
 
 
-@pytest.mark.parametrize("kernel", ["sdpa", "eager"])
+@pytest.mark.parametrize("kernel", ["packed", "sdpa", "eager"])
 def test_texts_without_tokens_are_zeros_and_disturb_nobody(tmp_path: Path, kernel: str) -> None:
     encoder = load_tiny(tmp_path, attention_kernel=kernel)
     vectors = encoder.encode(["", TEXTS[0]])

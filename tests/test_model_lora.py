@@ -189,8 +189,7 @@ def gradient_of_chunks(folder: Path, base: torch.dtype, adapter: torch.dtype) ->
     generator = torch.Generator().manual_seed(0)
     for _ in range(128):
         ids = torch.randint(4, 399, (4, 16), generator=generator)
-        whole = torch.ones_like(ids, dtype=torch.bool)
-        vectors = nn.functional.normalize(encoder(TokenBatch(ids, whole, whole)), dim=1)
+        vectors = nn.functional.normalize(encoder(TokenBatch.of(ids.tolist())), dim=1)
         target = torch.randn(vectors.shape, generator=generator) + 1
         (vectors * target).sum().backward()
     return torch.cat([p.grad.double().flatten() for _, p in encoder.trainable() if p.grad is not None])

@@ -1,4 +1,4 @@
-"""The proof of attention: every family, both kernels, padded or not, one layer changed behind its back."""
+"""The proof of attention: every family and kernel, padded or not, one layer changed behind its back."""
 
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,12 @@ from embedtrain.model.layout import layers_of
 from embedtrain.model.load import load_encoder
 from embedtrain.model.proof import prove_attention
 
-KERNELS = ("sdpa", "eager")
+KERNELS = ("packed", "sdpa", "eager")
 PADDINGS = {"none": (0, 0), "left": (3, 0), "right": (0, 3)}
 BAD_LAYER = 1
 
 
-def load_tiny(folder: Path, family: str, attention: str, kernel: str = "sdpa", **changes: Any) -> Encoder:
+def load_tiny(folder: Path, family: str, attention: str, kernel: str = "packed", **changes: Any) -> Encoder:
     path = save_tiny(family, folder / family, **changes)
     config = EncoderConfig(attention=attention, attention_kernel=kernel)
     return load_encoder(Base(model=str(path)), config, TextFormat())

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from tiny_models import TEXTS, save_tiny
+from token_ids import ids_of
 
 from embedtrain.collate import Collation, collate
 from embedtrain.config.schema import Run
@@ -85,8 +86,7 @@ def test_ids_are_those_of_the_batches(run: Run, capsys: pytest.CaptureFixture[st
             sides[1][1].append(ids["positive"][number])
             sides[1][1].extend(ids["negative"][2 * number : 2 * number + 2])
         for tokens, expected in sides:
-            pairs = zip(tokens.ids_TL, tokens.mask_TL, strict=True)
-            assert [row[mask].tolist() for row, mask in pairs] == expected
+            assert ids_of(tokens) == expected
     assert "unused" not in shown
 
 

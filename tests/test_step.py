@@ -20,6 +20,7 @@ from contrastive import (
     step_gradients,
     tiny_encoder,
 )
+from token_ids import ids_of
 from torch import Tensor
 
 import embedtrain.loss.stream as streaming
@@ -62,7 +63,7 @@ def test_cached_is_plain(name: str, tuning: Tuning, dtype: torch.dtype) -> None:
     batch = make_batch(encoder, rich_rows(), teacher=teach)
     assert num_chunks(batch, PLAIN) == 1
     loss, gradients = step_gradients(encoder, batch, chunk_tokens=PLAIN, objective=objective)
-    for chunk_tokens, at_least in ((64, 6), (200, 3)) if name != "everything" else ((1, 25), (64, 6)):
+    for chunk_tokens, at_least in ((64, 6), (150, 3)) if name != "everything" else ((1, 25), (64, 6)):
         assert num_chunks(batch, chunk_tokens) >= at_least
         cached_loss, cached = step_gradients(encoder, batch, chunk_tokens=chunk_tokens, objective=objective)
         assert cached_loss == pytest.approx(loss, rel=bound(dtype))
@@ -108,7 +109,7 @@ def test_cached_is_direct_with_dropout(name: str, tuning: Tuning, dtype: torch.d
     batch = make_batch(encoder, rich_rows(), teacher=teach)
     assert num_chunks(batch, 64) >= 6
     expected = kept_gradients(encoder, batch, 64, objective)
-    for keep_tokens in (0, 150) if name != "everything" else (0, 40, 150, PLAIN):
+    for keep_tokens in (0, 150) if name != "everything" else (0, 50, 150, PLAIN):
         _, cached = step_gradients(
             encoder, batch, chunk_tokens=64, keep_tokens=keep_tokens, objective=objective
         )
@@ -200,7 +201,7 @@ def test_gradients_add_up() -> None:
 def test_vectors_that_are_not_numbers_are_refused() -> None:
     encoder = tiny_encoder("lora")
     batch = make_batch(encoder, ragged_rows())
-    last = batch.queries.ids_TL[2, batch.queries.lengths_T[2] - 1]
+    last = ids_of(batch.queries)[2][-1]
     with torch.no_grad():
         encoder.backbone.get_input_embeddings().weight[last] = torch.nan
     with pytest.raises(UserError, match=r"source 'faq', term infonce: \d of 7 query vectors hold NaN"):
@@ -211,9 +212,9 @@ def test_a_gather_that_loses_the_graph_is_refused() -> None:
     encoder = tiny_encoder("lora")
     batch = make_batch(encoder, ragged_rows())
 
-    def detached(batch: ContrastiveBatch, queries_BD: Tensor, documents_CD: Tensor) -> Gathered:
-        leaf_BD, leaf_CD = (v.detach().requires_grad_() for v in (queries_BD, documents_CD))
-        return gather_batch(batch, leaf_BD, leaf_CD)
+    def detached(batch: ContrastiveBatch, queries_AD: Tensor, candidates_CD: Tensor) -> Gathered:
+        leaf_AD, leaf_CD = (v.detach().requires_grad_() for v in (queries_AD, candidates_CD))
+        return gather_batch(batch, leaf_AD, leaf_CD)
 
     with pytest.raises(ValueError, match="the loss does not depend on this process's vectors"):
         step_gradients(encoder, batch, chunk_tokens=64, gather=detached)

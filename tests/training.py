@@ -13,7 +13,7 @@ from embedtrain.data.rows import Row
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.load import load_encoder
 from embedtrain.model.lora import add_lora, tune_all
-from embedtrain.train.log import TIMES, Figures, read_curve
+from embedtrain.train.log import OF_MACHINE, Figures, read_curve
 from embedtrain.train.loop import Validate, train
 from embedtrain.train.prepare import Teachers
 
@@ -86,8 +86,10 @@ def parameters(encoder: Encoder) -> dict[str, np.ndarray]:
 
 
 def curve_of(folder: Path) -> Curve:
-    """The curve without what a clock says."""
-    return [{k: v for k, v in line.items() if k not in TIMES} for line in read_curve(folder / "curve.jsonl")]
+    """The curve without what the machine decides."""
+    return [
+        {k: v for k, v in line.items() if k not in OF_MACHINE} for line in read_curve(folder / "curve.jsonl")
+    ]
 
 
 def same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> bool:

@@ -93,18 +93,20 @@ class Machine(Strict):
     num_processes: AtLeastOne = Field(1, description="processes that share a training stage")
     num_nodes: AtLeastOne = Field(1, description="machines that share it; above 1 needs accelerate_config")
     threads: AtLeastOne | None = Field(None, description="torch threads; absent means torch's choice")
-    chunk_tokens: AtLeastOne = Field(
-        1024, description="tokens in one chunk of the gradient cache, padding included"
-    )
-    keep_tokens: Count = Field(
-        8192,
-        description="tokens whose graphs are kept in a step, padding included; the rest is computed again",
+    chunk_tokens: AtLeastOne = Field(1024, description="tokens in one chunk of the gradient cache")
+    keep_tokens: Literal["auto"] | Count = Field(
+        "auto",
+        description="tokens whose graphs a process keeps in a step, the rest is encoded twice; auto: as many "
+        "as memory holds, measured before the first step",
     )
     encode_tokens: AtLeastOne = Field(
         16384, description="tokens in one batch when encoding; on a CPU at most 512 a thread"
     )
     activation_checkpointing: Bool = Field(
         False, description="keep no activations and compute them again: less memory, more time"
+    )
+    compile: Bool = Field(
+        False, description="compile the layers while training, by torch.compile; the first step waits for it"
     )
     accelerate_config: Str | None = Field(None, description="file passed to accelerate launch, cuda only")
 

@@ -148,7 +148,7 @@ def own_documents(g: Gathered, p: Pairs, document_PM: Tensor, allowed_PM: Tensor
 def rank_within(group_N: Tensor, num_groups: int) -> Tensor:
     """How many earlier elements share each element's group: 0, 1, 2 ... within a group, (N)."""
     order_N = torch.argsort(group_N, stable=True)
-    size_G = torch.bincount(group_N, minlength=num_groups)
+    size_G = group_N.new_zeros(num_groups).index_add_(0, group_N, torch.ones_like(group_N))
     start_G = size_G.cumsum(dim=0) - size_G
     place_N = torch.arange(len(group_N), device=group_N.device)
     rank_N = torch.empty_like(group_N)

@@ -13,6 +13,7 @@ from torch import Tensor
 from embedtrain.batch import Gathered, unit
 from embedtrain.config.errors import UserError
 from embedtrain.config.terms import EmbedDistill
+from embedtrain.loss.blocks import local_rows
 from embedtrain.loss.learned import Learned
 
 
@@ -29,7 +30,7 @@ def embed_distill(g: Gathered, settings: EmbedDistill, learned: Learned) -> tupl
     if settings.normalize or settings.distance == "cosine":
         y_NK, target_NK = unit(y_NK), unit(target_NK)
     total = DISTANCES[settings.distance](y_NK, target_NK).sum()
-    return total, torch.tensor(len(y_NK), device=total.device)
+    return total, total.new_full((), len(y_NK))
 
 
 def vectors_and_targets(g: Gathered, settings: EmbedDistill, learned: Learned) -> tuple[Tensor, Tensor]:
@@ -54,7 +55,7 @@ def local_texts(g: Gathered, settings: EmbedDistill) -> tuple[Tensor, Tensor]:
     """Positions of the local queries among A and of their own documents among C, of what is switched on."""
     queries_N = g.local_B if settings.queries else g.local_B[:0]
     wanted_C = torch.where(g.is_positive_C, settings.positives, settings.negatives)
-    return queries_N, (wanted_C & torch.isin(g.owner_C, g.query_index_B)).nonzero().flatten()
+    return queries_N, (wanted_C & (local_rows(g)[g.owner_position_C] >= 0)).nonzero().flatten()
 
 
 def _check_dims(g: Gathered, settings: EmbedDistill, dims: int, teacher_dims: int) -> None:

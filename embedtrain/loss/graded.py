@@ -1,6 +1,7 @@
 """Graded pairs: a pair of a higher grade wants the higher cosine.
 
-A all queries, C candidates of all processes, D dims, P graded pairs of a query and one of its positives.
+A all queries, C candidates of all processes, D dims, P graded pairs of a query and one of its positives,
+N of them below others.
 """
 
 import torch
@@ -27,6 +28,6 @@ def cosent(g: Gathered, settings: CoSENT, learned: Learned) -> tuple[Tensor, Ten
     score_P = (g.queries_AD[owner_C[pair_P]] * g.candidates_CD[pair_P]).sum(dim=1) / settings.temperature
     from_P = torch.logcumsumexp(-score_P.flip(0), dim=0).flip(0)  # log of the sum of exp(-s) from here on
     higher_P = torch.searchsorted(grade_P, grade_P, right=True)
-    below_P = higher_P < len(grade_P)
-    excess = score_P[below_P] + from_P[higher_P[below_P]]
-    return torch.cat([excess.new_zeros(1), excess]).logsumexp(dim=0), below_P.any().long()
+    below_N = (higher_P < len(grade_P)).nonzero().flatten()
+    excess = score_P[below_N] + from_P[higher_P[below_N]]
+    return torch.cat([excess.new_zeros(1), excess]).logsumexp(dim=0), pair_P.new_full((), len(below_N) > 0)

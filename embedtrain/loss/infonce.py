@@ -113,7 +113,7 @@ def own_cosines(block: Block) -> Tensor:
 def sum_over_queries(g: Gathered, p: Pairs, excess_P: Tensor, focal: Focal | None) -> tuple[Tensor, Tensor]:
     """Sum over queries of the mean over pairs of weight x -log p, and what to divide by."""
     sees_P = excess_P.detach() > -torch.inf
-    pairs_A = torch.bincount(p.query_P[sees_P], minlength=len(g.query_index_A))
+    pairs_A = torch.zeros_like(g.query_index_A).index_add_(0, p.query_P, sees_P.long())
     share_P = sees_P.to(excess_P.dtype) / pairs_A[p.query_P].clamp(min=1)
     weight_P = focal_weights(excess_P, focal)
     total = (share_P * weight_P * -F.logsigmoid(-excess_P)).sum()

@@ -66,7 +66,8 @@ def shared_mixed(g: Gathered, settings: InfoNCE, teacher: Gathered | None) -> Te
     for number, mixing in enumerate(settings.mixing):
         if mixing.shared:
             parents = own_parents(everyone, pairs(everyone), settings, teacher)
-            made.append(mix(everyone, parents, mixing, number)[parents.enough_B1[:, 0]].flatten(0, 1))
+            enough = parents.enough_B1[:, 0].nonzero().flatten()
+            made.append(mix(everyone, parents, mixing, number)[enough].flatten(0, 1))
     return torch.cat(made)
 
 
@@ -80,7 +81,8 @@ def own_parents(g: Gathered, p: Pairs, settings: InfoNCE, teacher: Gathered | No
     most = int(rank_N.max()) + 1 if len(rank_N) else 1
     document_BM = torch.zeros(len(g.local_B), most, dtype=torch.int64, device=row_N.device)
     exists_BM = torch.zeros_like(document_BM, dtype=torch.bool)
-    document_BM[row_N, rank_N], exists_BM[row_N, rank_N] = document_N, settings.own_negatives
+    document_BM[row_N, rank_N] = document_N
+    exists_BM[row_N, rank_N] = torch.full_like(row_N, settings.own_negatives, dtype=torch.bool)
     block = own_documents(g, p, document_BM[p.row_P], exists_BM[p.row_P])
     seen_PM = visible(g, p, block, settings.masks, teacher)
     seen_BM = visible_to_queries(seen_PM, p, len(g.local_B))

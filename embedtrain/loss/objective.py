@@ -79,10 +79,10 @@ def build_objective(
         g: Gathered, mean_count: MeanCount, parameters: Mapping[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         terms = [t for t in of_source.get(g.source, everywhere) if covers(t.settings, g.source)]
-        check_batch(g, terms)
+        check_terms(g, terms)
         parts = [part for term in terms for part in run_term(term, g, parameters)]
         counts = mean_count(torch.stack([part.count for part in parts]))
-        check_counts(g, parts, counts)
+        check_found(g, terms, parts, counts)
         figures: dict[str, Tensor] = {}
         for part, count in zip(parts, counts, strict=True):
             loss = part.weight * part.total / torch.where(count > 0, count, 1.0)
@@ -127,25 +127,32 @@ def learned_figures(terms: list[Placed], parameters: Mapping[str, Tensor], like:
     return figures
 
 
-def check_batch(g: Gathered, terms: list[Placed]) -> None:
-    """Raise UserError where no term wants the batch, or a vector is not finite."""
+def check_terms(g: Gathered, terms: list[Placed]) -> None:
+    """Raise UserError where no term wants the batch."""
     if not terms:
         raise UserError(
             f"source '{g.source}': no term of the objective counts its batches; mend the terms' sources"
         )
-    for what, vectors in (("query", g.queries_AD), ("candidate", g.candidates_CD)):
-        bad = ~torch.isfinite(vectors).all(dim=1)
-        if bool(bad.any()):
+
+
+def check_found(g: Gathered, terms: list[Placed], parts: list[Part], counts: Tensor) -> None:
+    """Raise UserError where a vector is not finite, or a term that needs negatives found none anywhere.
+
+    Both are read from the device at once: a GPU runs dry while it is read from.
+    """
+    bad = [(~torch.isfinite(x).all(dim=1)).sum().to(counts) for x in (g.queries_AD, g.candidates_CD)]
+    num_bad_queries, num_bad_candidates, *found = torch.stack([*bad, *counts]).tolist()
+    for what, num_bad, size in (
+        ("query", num_bad_queries, len(g.queries_AD)),
+        ("candidate", num_bad_candidates, len(g.candidates_CD)),
+    ):
+        if num_bad:
             raise UserError(
-                f"source '{g.source}', term {', '.join(term.name for term in terms)}: {int(bad.sum())} of "
-                f"{len(bad)} {what} vectors hold NaN or infinity; lower lr or max_gradient_norm, "
+                f"source '{g.source}', term {', '.join(term.name for term in terms)}: {int(num_bad)} of "
+                f"{size} {what} vectors hold NaN or infinity; lower lr or max_gradient_norm, "
                 "or train in float32"
             )
-
-
-def check_counts(g: Gathered, parts: list[Part], counts: Tensor) -> None:
-    """Raise UserError where a term that cannot do without negatives found none on any process."""
-    for part, count in zip(parts, counts.tolist(), strict=True):
+    for part, count in zip(parts, found, strict=True):
         if count == 0 and part.kind in NEED_NEGATIVES:
             raise UserError(
                 f"source '{g.source}', term {part.name}: no query of the batch has a negative to be told "

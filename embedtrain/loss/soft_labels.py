@@ -33,7 +33,7 @@ def own_groups(g: Gathered) -> Groups:
     row_C = row_A[g.owner_position_C]
     order_C = torch.argsort(row_C, stable=True)
     own_N = order_C[row_C[order_C] >= 0]
-    count_B = torch.bincount(row_C[own_N], minlength=size)
+    count_B = row_C.new_zeros(size).index_add_(0, row_C[own_N], torch.ones_like(own_N))
     width = max(1, int(count_B.max())) if size else 1
     real_BG = torch.arange(width, device=device) < count_B[:, None]
     place_BG = torch.zeros_like(real_BG, dtype=torch.int64).masked_scatter_(real_BG, own_N)
@@ -111,13 +111,13 @@ def log_probabilities(
     teacher_BG = own_teacher_scores(g, groups, settings) / settings.teacher_temperature
     student_BG = own_cosines(g, groups) / value_of(settings.student_temperature, learned, "temperature")
     absent_BG = teacher_BG.isnan()
-    counts_B = (~absent_BG).sum(dim=1) >= 2
-    absent_RG = absent_BG[counts_B]
+    row_R = ((~absent_BG).sum(dim=1) >= 2).nonzero().flatten()
+    absent_RG = absent_BG[row_R]
     teacher_RG, student_RG = (
-        torch.log_softmax(x_BG[counts_B].masked_fill(absent_RG, -torch.inf), dim=1).masked_fill(absent_RG, 0)
+        torch.log_softmax(x_BG[row_R].masked_fill(absent_RG, -torch.inf), dim=1).masked_fill(absent_RG, 0)
         for x_BG in (teacher_BG, student_BG)
     )
-    return teacher_RG, student_RG, counts_B.sum()
+    return teacher_RG, student_RG, row_R.new_full((), len(row_R))
 
 
 def distill_kl(g: Gathered, settings: DistillKL, learned: Learned) -> tuple[Tensor, Tensor]:

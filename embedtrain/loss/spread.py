@@ -29,7 +29,7 @@ def spread(g: Gathered, settings: Spread, learned: Learned) -> tuple[Tensor, Ten
     )
     counts = any(len(side_ND) > 1 for side_ND in sides)
     total = torch.stack([second_moment(side_ND) for side_ND in sides]).sum()
-    return total, torch.tensor(int(counts), device=total.device)
+    return total, total.new_full((), int(counts))
 
 
 def first_of_each(key_N: Tensor, index_N: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ def stream(term: Direct, g: Gathered, width: int, *inputs: Tensor) -> tuple[Tens
 
 def like(x: Tensor, number: Tensor | float) -> Tensor:
     """The number as a scalar tensor of the dtype and device of `x`; its gradient stays."""
-    return torch.as_tensor(number, dtype=x.dtype, device=x.device)
+    return number.to(x) if isinstance(number, Tensor) else x.new_full((), number)
 
 
 class _Streamed(torch.autograd.Function):

@@ -181,6 +181,7 @@ class Encoder(nn.Module):
         newer = "activation_checkpointing_enable"
         enable = getattr(self.backbone, newer if hasattr(self.backbone, newer) else older)
         enable({"use_reentrant": False})
+        self.backbone.disable_input_require_grads()  # transformers asks for a gradient that nobody needs
 
     def with_templates(self, query: str, document: str) -> "Encoder":
         """The same weights under other templates: what is encoded is a source's own writing."""

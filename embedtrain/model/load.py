@@ -28,9 +28,8 @@ from embedtrain.model.layout import (
     read_kind,
     set_attention,
 )
-from embedtrain.model.packed import PACKED
 from embedtrain.model.proof import prove_attention
-from embedtrain.model.proof_packing import packing_fault
+from embedtrain.model.proof_packing import pack_texts
 from embedtrain.model.source import ModelFolder, resolve_model
 from embedtrain.model.tokens import end_token, load_tokenizer
 
@@ -204,8 +203,7 @@ def build(parts: Parts, spec: EncoderSpec, device: str) -> Encoder:
         prove_attention(backbone, spec.attention, window)
     except UserError as error:
         raise UserError(f"{spec.base}: {error}") from None
-    if spec.attention_kernel == "packed" and (fault := packing_fault(backbone, spec.attention)):
-        backbone.set_attn_implementation("sdpa")
+    if spec.attention_kernel == "packed" and (fault := pack_texts(backbone, spec.attention)):
         print(f"{spec.base}: texts are padded, not packed: {fault}", file=sys.stderr)
     return encoder
 
@@ -238,7 +236,7 @@ def read_backbone(parts: Parts, config: PretrainedConfig, spec: EncoderSpec) -> 
                 parts.weights,
                 config=config,
                 dtype=getattr(torch, parts.dtype or spec.precision),
-                attn_implementation=PACKED if spec.attention_kernel == "packed" else spec.attention_kernel,
+                attn_implementation="sdpa" if spec.attention_kernel == "packed" else spec.attention_kernel,
                 use_safetensors=True,
                 trust_remote_code=spec.trust_remote_code,
                 output_loading_info=True,

@@ -129,7 +129,10 @@ def attend(
         causal=bool(module.is_causal if causal is None else causal),
         reach=None if sliding_window is None or sliding_window > spans.longest else sliding_window - 1,
     )
-    kernel = varlen_kernel(query.device.type, query.dtype, query.shape[-1], dropout)
+    device = query.device.type
+    if torch.is_autocast_enabled(device):  # the rotation of queries and keys is float32
+        query, key, value = (x.to(torch.get_autocast_dtype(device)) for x in (query, key, value))
+    kernel = varlen_kernel(device, query.dtype, query.shape[-1], dropout)
     if kernel is None:
         return by_length(query, key, value, spans, window, dropout, scaling), None
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))

@@ -59,7 +59,7 @@ def weighted_sum(states_NLD: Tensor, weights_L: Tensor, first_N: Tensor | None) 
         places_L = torch.arange(len(weights_L), device=weights_L.device)
         weights_NL = weights_NL * (places_L >= first_N[:, None])
     share_NL = weights_NL / weights_NL.sum(dim=1, keepdim=True).clamp(min=1e-9)
-    return torch.einsum("nld,nl->nd", states_NLD, share_NL)
+    return torch.einsum("tld,tl->td", states_NLD, share_NL)
 
 
 def last_token(states_NLD: Tensor, first_N: Tensor | None) -> Tensor:

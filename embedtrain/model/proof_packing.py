@@ -9,18 +9,29 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from embedtrain.batch import TokenBatch
 from embedtrain.config.errors import UserError
 from embedtrain.model.layout import layers_of
-from embedtrain.model.packed import groups_of, packed_states
+from embedtrain.model.packed import PACKED, groups_of, packed_states
 from embedtrain.model.proof import random_ids, reaches, sensitivity, watching
 
 LENGTHS = (5, 7, 7, 3)
 MOST_DIFFERENCE = {torch.float32: 1e-3, torch.float64: 1e-6}
 ROUGHLY = 0.1  # of states in less than float32
+
+
+def pack_texts(backbone: PreTrainedModel, attention: str) -> str | None:
+    """Let a backbone with `sdpa` attention take texts end to end; why it pads them still, where it does."""
+    backbone.set_attn_implementation(PACKED)
+    if backbone.config._attn_implementation != PACKED:
+        return f"{type(backbone).__name__} takes no attention function"
+    fault = packing_fault(backbone, attention)
+    if fault is not None:
+        backbone.set_attn_implementation("sdpa")
+    return fault
 
 
 def packing_fault(backbone: PreTrainedModel, attention: str) -> str | None:
@@ -34,12 +45,13 @@ def packing_fault(backbone: PreTrainedModel, attention: str) -> str | None:
     backbone.eval()
     try:
         with watching(layers, watch), torch.no_grad():
-            together = states_of(backbone, texts)
+            batch = TokenBatch.of(texts)
+            together = packed_states(backbone, batch, groups_of(batch), backbone.device)
         with torch.no_grad():
-            alone = torch.cat([states_of(backbone, [text]) for text in texts])
+            alone = torch.cat([alone_states(backbone, text) for text in texts])
     except UserError as error:
         return str(error)
-    except TypeError:
+    except (TypeError, ValueError, RuntimeError):
         return f"{type(backbone).__name__} takes no positions of tokens, or hands nothing on to its attention"
     finally:
         backbone.train(was_training)
@@ -49,10 +61,10 @@ def packing_fault(backbone: PreTrainedModel, attention: str) -> str | None:
     return None
 
 
-def states_of(backbone: PreTrainedModel, texts: list[list[int]]) -> torch.Tensor:
-    """Last states of all tokens."""
-    batch = TokenBatch.of(texts)
-    return packed_states(backbone, batch, groups_of(batch), backbone.device)
+def alone_states(backbone: PreTrainedModel, text: list[int]) -> Tensor:
+    """Last states of a text's tokens in a plain call."""
+    states: Tensor = backbone(input_ids=torch.tensor([text], device=backbone.device)).last_hidden_state[0]
+    return states
 
 
 @dataclass

@@ -25,21 +25,24 @@ from embedtrain.artifacts import hash_json, read_json
 from embedtrain.batch import unit
 from embedtrain.collate import hash_seed
 from embedtrain.config.distilling import Distil
-from embedtrain.config.errors import UserError
 from embedtrain.config.schema import Machine
-from embedtrain.dist import average_gradients, barrier, broadcast_parameters, current, mean_over_processes
+from embedtrain.dist import barrier, broadcast_parameters, current, mean_over_processes
 from embedtrain.loss.embed_distill import DISTANCES
 from embedtrain.model.checkpoint import save_tensors
+from embedtrain.model.compiled import compiled_layers
 from embedtrain.model.encoder import Encoder
+from embedtrain.model.packed import copied
 from embedtrain.show.progress import progress
 from embedtrain.train.checkpoint import STATE, State, load_checkpoint, newest_checkpoint, save_checkpoint
 from embedtrain.train.cycles import Cycles
 from embedtrain.train.feed import feed
 from embedtrain.train.interrupt import Stopped, interruptible
-from embedtrain.train.log import Figures, append_curve, cut_curve, read_curve
+from embedtrain.train.log import Figures, append_curve, cut_curve, read_curve, speed, warm_up
+from embedtrain.train.memory import memory_faults
 from embedtrain.train.schedule import make_optimizer
 from embedtrain.train.step import exact_dtype
 from embedtrain.train.taught import Lesson, Taught
+from embedtrain.train.update import update
 
 LOSS, COSINE = "validation/loss", "validation/cosine"
 
@@ -74,10 +77,14 @@ def distil(
     with (
         interruptible() as asked,
         progress(title, total=total - first, unit="step") as bar,
-        feed(partial(local_lesson, job), range(first, total)) as lessons,
+        compiled_layers(encoder, machine.compile),
+        feed(partial(local_lesson, job), range(first, total), device=encoder.device) as lessons,
     ):
         while int(state["step"]) < total and not out_of_patience(stage, state):
-            figures, stop = do_step(job, int(state["step"]), lessons, asked.is_set())
+            with memory_faults(f"stage '{stage.name}', step {state['step'] + 1}", machine):
+                figures, stop = do_step(job, int(state["step"]), lessons, asked.is_set())
+            if machine.compile and state["step"] == first:
+                figures |= warm_up(figures)
             state["step"] += 1
             figures |= validate(job, state)
             write_step(job, state, figures, stop)
@@ -147,29 +154,21 @@ def local_lesson(job: Distilling, step: int) -> Lesson:
 
 def do_step(job: Distilling, step: int, lessons: Iterator[Lesson], asked: bool) -> tuple[Figures, bool]:
     """A step on the next texts: its line of the curve, and whether a process was asked to stop."""
-    start, stage = time.monotonic(), job.stage
+    start, stage, device = time.monotonic(), job.stage, job.accelerator.device
     tokens, targets_NK = next(lessons)
+    feed_seconds = time.monotonic() - start
+    targets_NK = copied(targets_NK, device)
     torch.manual_seed(hash_seed(job.cycles.seed, step, current().rank))  # dropout draws from it
     job.optimizer.zero_grad()
-    mean_count = stage.batch_size / current().world
-    total = torch.zeros((), dtype=exact_dtype(job.accelerator.device), device=job.accelerator.device)
+    mean_count, normalize = stage.batch_size / current().world, job.encoder.spec.normalize
+    total = torch.zeros((), dtype=exact_dtype(device), device=device)
     for rows, part in tokens.chunks(job.machine.chunk_tokens, padded=job.encoder.padded is not None):
-        vectors_NK = job.encoder(part)
-        summed = distances(vectors_NK, targets_NK[rows], stage.distance, job.encoder.spec.normalize).sum()
+        wanted_NK = targets_NK[copied(rows, device)]
+        summed = distances(job.encoder(part), wanted_NK, stage.distance, normalize).sum()
         (summed / mean_count).backward()
         total += summed.detach()
-    parameters = [p for _, p in job.named]
-    average_gradients(parameters)
-    norm = float(job.accelerator.clip_grad_norm_(parameters, stage.max_gradient_norm))
-    if not norm < float("inf"):
-        raise UserError(
-            f"stage '{stage.name}', step {step + 1}: the gradient norm is {norm}; lower lr, raise "
-            "warmup_fraction, or train in float32"
-        )
-    lr = stage.lr * job.cycles.lr_factor(step)
-    for group in job.optimizer.param_groups:
-        group["lr"] = lr
-    job.optimizer.step()
+    lr, where = stage.lr * job.cycles.lr_factor(step), f"stage '{stage.name}', step {step + 1}"
+    norm = update(job.accelerator, job.optimizer, job.named, stage.max_gradient_norm, lr, where)
     figures = torch.stack([total / mean_count, total.new_tensor(tokens.num_tokens), total.new_tensor(asked)])
     loss, mean_tokens, stop = mean_over_processes(figures).tolist()
     num_tokens, seconds = round(mean_tokens * current().world), time.monotonic() - start
@@ -181,6 +180,7 @@ def do_step(job: Distilling, step: int, lessons: Iterator[Lesson], asked: bool) 
         "lr": lr,
         "gradient_norm": norm,
         "tokens": num_tokens,
+        "feed_seconds": round(feed_seconds, 4),
         "seconds": round(seconds, 4),
         "tokens_per_second": round(num_tokens / seconds, 1),
     }, stop > 0
@@ -291,7 +291,7 @@ def facts(job: Distilling, state: State) -> dict[str, object]:
         "steps": len(curve),
         "steps_planned": len(job.cycles),
         "tokens": sum(int(figures["tokens"]) for figures in curve.values()),
-        "step_seconds": round(sum(float(figures["seconds"]) for figures in curve.values()), 1),
+        **speed(list(curve.values())),
         "cycles": of_ends,
         "best": best,
     }

@@ -4,6 +4,7 @@ Nothing here knows a loss term, and nothing random outlives a step: batches, neg
 functions of the seed and the step, so a resumed run is the uninterrupted one, number for number.
 """
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,23 +14,26 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from embedtrain.batch import ContrastiveBatch
+from embedtrain.batch import ContrastiveBatch, join
 from embedtrain.collate import collate_parts, hash_seed
 from embedtrain.config.errors import UserError
 from embedtrain.config.schema import Machine, Run
 from embedtrain.config.stages import Train
-from embedtrain.dist import average_gradients, barrier, current, mean_over_processes
+from embedtrain.dist import barrier, current, mean_over_processes
 from embedtrain.mixture import SEVERAL, PlannedBatch
+from embedtrain.model.compiled import compiled_layers
 from embedtrain.model.encoder import Encoder
 from embedtrain.show.progress import progress
 from embedtrain.train.checkpoint import State, save_checkpoint
 from embedtrain.train.feed import feed
 from embedtrain.train.interrupt import Stopped, interruptible
-from embedtrain.train.log import Figures, append_curve, read_curve
+from embedtrain.train.log import Figures, append_curve, read_curve, speed, warm_up
+from embedtrain.train.memory import memory_faults
 from embedtrain.train.prepare import Rows, Teachers, Training, identify, prepare, resume
 from embedtrain.train.schedule import lr_factor
 from embedtrain.train.snapshots import check_snapshots, save_snapshot
 from embedtrain.train.step import exact_dtype, train_step
+from embedtrain.train.update import update
 
 Validate = Callable[[Encoder], dict[str, float]]
 Fed = tuple[PlannedBatch, ContrastiveBatch]
@@ -61,10 +65,13 @@ def train(
     with (
         interruptible() as asked,
         progress(title, total=total, unit="step") as bar,
-        feed(partial(local_batch, job), planned) as batches,
+        compiled_layers(encoder, machine.compile),
+        feed(partial(local_batch, job), planned, device=encoder.device) as batches,
     ):
         for step in range(first, job.steps):
             figures, stop = do_step(job, batches, asked.is_set())
+            if machine.compile and step == first:
+                figures |= warm_up(figures)
             state["step"] = step + 1
             due = stop or (step + 1) % stage.save_every_steps == 0 or step + 1 == job.steps
             if due and validate is not None:
@@ -83,22 +90,17 @@ def do_step(job: Training, batches: Iterator[Fed], asked: bool) -> tuple[Figures
     """A step on the next batch: its line of the curve, and whether a process was asked to stop."""
     start = time.monotonic()
     planned, batch = next(batches)
-    step, lr = planned.step, job.stage.lr * lr_factor(job.stage.schedule, planned.step, job.steps)
-    torch.manual_seed(hash_seed(job.seed, step, current().rank))  # dropout draws from the global generator
-    job.optimizer.zero_grad()
-    found = run_step(job, batch, step)
-    parameters = [p for _, p in job.named]
-    average_gradients(parameters)
-    norm = float(job.accelerator.clip_grad_norm_(parameters, job.stage.max_gradient_norm))
-    if not norm < float("inf"):
-        raise UserError(
-            f"stage '{job.stage.name}', step {step + 1}, source '{planned.source}': the gradient norm is "
-            f"{norm}; lower lr, raise warmup_fraction, or train in float32"
-        )
-    for group in job.optimizer.param_groups:
-        group["lr"] = lr
-    job.optimizer.step()
-    means, tokens, stop = over_processes(found, batch, asked)
+    feed_seconds = time.monotonic() - start
+    stage, step = job.stage, planned.step
+    lr = stage.lr * lr_factor(stage.schedule, step, job.steps)
+    where = f"stage '{stage.name}', step {step + 1}"
+    with memory_faults(where, job.machine, job.keep):
+        job.keep.settle(job.encoder, join(batch.queries, batch.documents), job.optimizer, job.machine)
+        found = run_step(job, batch, step)
+        where += f", source '{planned.source}'"
+        norm = update(job.accelerator, job.optimizer, job.named, stage.max_gradient_norm, lr, where)
+        means, tokens, stop = over_processes(found, batch, asked)
+    kept_tokens = round(means.pop("kept_tokens") * current().world)
     seconds = time.monotonic() - start
     return {
         "step": step + 1,
@@ -107,25 +109,38 @@ def do_step(job: Training, batches: Iterator[Fed], asked: bool) -> tuple[Figures
         "lr": lr,
         "gradient_norm": norm,
         "tokens": tokens,
+        "kept_tokens": kept_tokens,
+        "feed_seconds": round(feed_seconds, 4),
         "seconds": round(seconds, 4),
         "tokens_per_second": round(tokens / seconds, 1),
     }, stop
 
 
 def run_step(job: Training, batch: ContrastiveBatch, step: int) -> dict[str, Tensor]:
-    """Gradients and figures of the batch, diagnosed every so many steps; faults name stage and step."""
+    """Gradients and figures of the batch, diagnosed every so many steps; faults name stage and step.
+
+    Where a GPU's memory runs out after all, fewer graphs are kept and the step begins anew, draws and all;
+    not among several processes, for the others would wait.
+    """
     every = job.stage.diagnostics_every_steps
-    try:
-        return train_step(
-            job.encoder,
-            batch,
-            job.objective,
-            chunk_tokens=job.machine.chunk_tokens,
-            keep_tokens=job.machine.keep_tokens,
-            diagnose=job.diagnose if every and step % every == 0 else None,
-        )
-    except UserError as error:
-        raise UserError(f"stage '{job.stage.name}', step {step + 1}: {error}") from None
+    while True:
+        torch.manual_seed(hash_seed(job.seed, step, current().rank))  # dropout draws from it
+        job.optimizer.zero_grad()
+        try:
+            return train_step(
+                job.encoder,
+                batch,
+                job.objective,
+                chunk_tokens=job.machine.chunk_tokens,
+                keep_tokens=job.keep.tokens or 0,
+                diagnose=job.diagnose if every and step % every == 0 else None,
+            )
+        except UserError as error:
+            raise UserError(f"stage '{job.stage.name}', step {step + 1}: {error}") from None
+        except torch.OutOfMemoryError:
+            if current().world > 1 or not job.keep.lower():
+                raise
+        print(f"step {step + 1}: out of memory, begun anew; {job.keep.describe()}", file=sys.stderr)
 
 
 def local_batch(job: Training, planned: PlannedBatch) -> Fed:
@@ -187,7 +202,7 @@ def facts(curve: list[Figures]) -> dict[str, object]:
         "steps": len(curve),
         "tokens": sum(int(figures["tokens"]) for figures in curve),
         "swapped_rows": sum(int(figures["swapped"]) for figures in curve),
-        "step_seconds": round(sum(float(figures["seconds"]) for figures in curve), 1),
+        **speed(curve),
         "first_loss": sum(losses[:tenth]) / tenth,
         "last_loss": sum(losses[-tenth:]) / tenth,
     }

@@ -29,6 +29,7 @@ from embedtrain.model.encoder import Encoder
 from embedtrain.text import source_text
 from embedtrain.train.checkpoint import State, load_checkpoint, newest_checkpoint
 from embedtrain.train.log import cut_curve
+from embedtrain.train.memory import Keep
 from embedtrain.train.schedule import make_optimizer
 
 Rows = Mapping[str, Sequence[Row]]
@@ -57,6 +58,7 @@ class Training:
     collations: dict[str, Collation]
     plan: Plan
     seed: int
+    keep: Keep
 
     @property
     def steps(self) -> int:
@@ -96,6 +98,7 @@ def prepare(
         collations={name: cache_tokens(how[name], share.passes) for name, share in plan.shares().items()},
         plan=plan,
         seed=seed,
+        keep=Keep.of(machine),
     )
 
 

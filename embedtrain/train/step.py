@@ -5,7 +5,7 @@ Where a chunk's graph is kept it does so at once; other chunks were encoded with
 again, with their dropout replayed. Exact either way, and it knows no term. A batch within `keep_tokens` is
 encoded once.
 
-Dimensions: T texts (queries, then documents), L tokens, B local queries, A all queries, C candidates, D dims.
+Dimensions: T texts encoded here, B local queries, A all queries, C candidates, D dims.
 """
 
 from collections.abc import Callable
@@ -15,11 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from embedtrain.batch import ContrastiveBatch, Gathered, TeacherVectors, TokenBatch, join
+from embedtrain.batch import ContrastiveBatch, Gathered, TeacherVectors, TokenBatch
 from embedtrain.dist import gather_fields, gather_vectors, mean_over_processes
 from embedtrain.loss.diagnostics import Diagnose
 from embedtrain.loss.objective import ObjectiveFunction
 from embedtrain.model.encoder import Encoder
+from embedtrain.model.packed import copied
+from embedtrain.train.deal import deal_texts
 
 Gather = Callable[[ContrastiveBatch, Tensor, Tensor], Gathered]
 OF_QUERIES = ("query_index", "query_key", "label", "graded_score")
@@ -48,14 +50,15 @@ def train_step(
 ) -> dict[str, Tensor]:
     """Add this process's gradient of the batch to the parameters; returns its loss and other figures.
 
-    `chunk_tokens` bounds a chunk and `keep_tokens` the graphs that are kept, both in tokens with padding; a
-    batch of one chunk is always kept. Averaged over processes, loss and gradient are the global batch's.
+    `chunk_tokens` bounds a chunk and `keep_tokens` the graphs that are kept, both with padding where there
+    is any; a batch of one chunk is always kept. Averaged over processes, loss and gradient are the global
+    batch's.
     """
-    texts = join(batch.queries, batch.documents)
-    chunks = encode_chunks(encoder, texts, chunk_tokens, keep_tokens)
+    dealt = deal_texts(batch.queries, batch.documents)
+    chunks = encode_chunks(encoder, dealt.texts, chunk_tokens, keep_tokens)
+    kept = sum(chunk.texts.num_tokens for chunk in chunks if chunk.vectors_TD.requires_grad)
     vectors_TD = in_order(encoder, chunks).requires_grad_()
-    split = len(batch.queries)
-    gathered = (gather or gather_batch)(batch, vectors_TD[:split], vectors_TD[split:])
+    gathered = (gather or gather_batch)(batch, *dealt.gather(vectors_TD))
     learned = dict(encoder.learned.items())
     loss, figures = objective(gathered, mean_over_processes, learned)
     loss.backward()  # type: ignore[no-untyped-call]
@@ -66,7 +69,7 @@ def train_step(
             figures |= diagnose(gathered, learned)
     for chunk in chunks:
         carry_gradient(encoder, chunk, vectors_TD.grad)
-    return {"loss": loss.detach(), **figures}
+    return {"loss": loss.detach(), **figures, "kept_tokens": torch.tensor(float(kept))}
 
 
 def encode_chunks(encoder: Encoder, texts: TokenBatch, chunk_tokens: int, keep_tokens: int) -> list[Chunk]:
@@ -75,13 +78,18 @@ def encode_chunks(encoder: Encoder, texts: TokenBatch, chunk_tokens: int, keep_t
     cut = list(texts.chunks(chunk_tokens, padded=padded))
     chunks = []
     for rows_T, part in cut:
-        size = len(part) * int(part.lengths_T[0]) if padded else part.num_tokens
+        size = size_of(part, padded)
         keep = size <= keep_tokens or len(cut) == 1
         keep_tokens -= size if keep else 0
         state = random_state(encoder.device)
         with torch.set_grad_enabled(keep):
-            chunks.append(Chunk(rows_T.to(encoder.device), part, state, encoder(part)))
+            chunks.append(Chunk(copied(rows_T, encoder.device), part, state, encoder(part)))
     return chunks
+
+
+def size_of(part: TokenBatch, padded: bool) -> int:
+    """Tokens of a chunk, longest first, counting the padding where there is any."""
+    return len(part) * int(part.lengths_T[0]) if padded else part.num_tokens
 
 
 def in_order(encoder: Encoder, chunks: list[Chunk]) -> Tensor:
@@ -102,24 +110,23 @@ def carry_gradient(encoder: Encoder, chunk: Chunk, gradient_TD: Tensor) -> None:
     chunk.vectors_TD = chunk.vectors_TD.detach()
 
 
-def gather_batch(batch: ContrastiveBatch, queries_BD: Tensor, documents_CD: Tensor) -> Gathered:
-    """Queries and candidates of all processes, both with gradient, and all that is known of them."""
-    device, vectors = queries_BD.device, batch.teacher_vectors
-    queries_AD, candidates_CD = gather_vectors(queries_BD, documents_CD)
-    queries, candidates, scores, teacher = gather_fields(
-        {f"{name}_A": on_device(getattr(batch, f"{name}_B"), device) for name in OF_QUERIES},
-        {name: getattr(batch, name).to(device) for name in OF_CANDIDATES},
-        {name: on_device(scores, device) for name, scores in batch.teacher_scores.items()},
-        {n: getattr(vectors, n).to(device) for n in TeacherVectors.__dataclass_fields__} if vectors else {},
+def gather_batch(batch: ContrastiveBatch, queries_AD: Tensor, candidates_CD: Tensor) -> Gathered:
+    """The vectors of all processes, and what their hosts know of the texts; the local rows are `batch`."""
+    device, vectors = queries_AD.device, batch.teacher_vectors
+    queries, candidates, scores = gather_fields(
+        {f"{name}_A": getattr(batch, f"{name}_B") for name in OF_QUERIES},
+        {name: getattr(batch, name) for name in OF_CANDIDATES},
+        batch.teacher_scores,
     )
-    known: dict[str, Any] = queries | candidates
+    teacher = [copied(x, device) for x in (vectors.queries_NK, vectors.documents_CK)] if vectors else []
+    queries["local_B"] = torch.isin(queries["query_index_A"], batch.query_index_B).nonzero().flatten()
+    known: dict[str, Any] = {name: on_device(x, device) for name, x in (queries | candidates).items()}
     return Gathered(
         queries_AD=queries_AD,
         candidates_CD=candidates_CD,
-        local_B=torch.isin(known["query_index_A"], batch.query_index_B.to(device)).nonzero().flatten(),
         **known,
-        teacher_scores=scores,
-        teacher_vectors=TeacherVectors(**teacher) if teacher else None,
+        teacher_scores={name: on_device(x, device) for name, x in scores.items()},
+        teacher_vectors=TeacherVectors(*gather_vectors(*teacher)) if teacher else None,
         source=batch.source,
         draw_seed=batch.draw_seed,
     )
@@ -127,7 +134,7 @@ def gather_batch(batch: ContrastiveBatch, queries_BD: Tensor, documents_CD: Tens
 
 def on_device(x: Tensor, device: torch.device) -> Tensor:
     """The tensor there, float64 as exact as the device can hold it."""
-    return x.to(device, exact_dtype(device) if x.dtype == torch.float64 else x.dtype)
+    return copied(x.to(exact_dtype(device)) if x.dtype == torch.float64 else x, device)
 
 
 def exact_dtype(device: torch.device) -> torch.dtype:
