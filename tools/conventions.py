@@ -167,7 +167,8 @@ def sentence_transformers(rows: Rows, queries_BD: Tensor, documents_CD: Tensor) 
 def embedtrain(rows: Rows, queries_BD: Tensor, documents_CD: Tensor) -> Tensor:
     """The product's own gather and objective."""
     objective = build_objective(Objective(terms=(InfoNCE(kind="infonce", temperature=TEMPERATURE),)))
-    return objective(gather_batch(make_batch(rows), queries_BD, documents_CD), mean_over_processes, {})[0]
+    g = gather_batch(make_batch(rows), *gather_vectors(queries_BD, documents_CD))
+    return objective(g, mean_over_processes, {})[0]
 
 
 def make_batch(rows: Rows) -> ContrastiveBatch:
@@ -195,8 +196,7 @@ def make_batch(rows: Rows) -> ContrastiveBatch:
 
 def no_tokens(count: int) -> TokenBatch:
     """Texts that are encoded already."""
-    empty = torch.zeros(count, 1, dtype=torch.bool)
-    return TokenBatch(empty.long(), empty, empty)
+    return TokenBatch.of([[]] * count)
 
 
 CONVENTIONS = (

@@ -240,7 +240,7 @@ def measure_encoding(encoder: Encoder, rows: list[Row], size: Size) -> dict[str,
     """Tokens a second through `encode`, tokenising included."""
     texts = [row.positives[0] for row in rows[: size.num_encoded]]
     limit = encoder.spec.text.max_document_tokens
-    tokens = int(encoder.tokenize(encoder.format(texts, "document"), limit).mask_TL.sum())
+    tokens = encoder.tokenize(encoder.format(texts, "document"), limit).num_tokens
     encoder.encode(texts[:256], "document")
     start = time.perf_counter()
     encoder.encode(texts, "document", tokens_per_batch=4 * size.chunk_tokens)

