@@ -26,7 +26,7 @@ from embedtrain.batch import unit
 from embedtrain.collate import hash_seed
 from embedtrain.config.distilling import Distil
 from embedtrain.config.schema import Machine
-from embedtrain.dist import barrier, broadcast_parameters, current, mean_over_processes
+from embedtrain.dist import barrier, current, mean_over_processes
 from embedtrain.loss.embed_distill import DISTANCES
 from embedtrain.model.checkpoint import save_tensors
 from embedtrain.model.compiled import compiled_layers
@@ -39,6 +39,7 @@ from embedtrain.train.feed import feed
 from embedtrain.train.interrupt import Stopped, interruptible
 from embedtrain.train.log import Figures, append_curve, cut_curve, read_curve, speed, warm_up
 from embedtrain.train.memory import memory_faults
+from embedtrain.train.place import place_encoder
 from embedtrain.train.schedule import make_optimizer
 from embedtrain.train.step import exact_dtype
 from embedtrain.train.taught import Lesson, Taught
@@ -103,11 +104,7 @@ def prepare(
 ) -> Distilling:
     """Put the student on its device, and plan the steps."""
     accelerator = Accelerator(cpu=machine.device == "cpu")
-    encoder.to(accelerator.device).train(stage.dropout)
-    if machine.activation_checkpointing:
-        encoder.checkpoint_activations()
-    named = encoder.trainable()
-    broadcast_parameters(p for _, p in named)
+    named = place_encoder(encoder, accelerator.device, machine, dropout=stage.dropout)
     cycles = Cycles(len(taught.written.training), stage, seed)
     optimizer = make_optimizer(named, stage)
     return Distilling(encoder, stage, machine, taught, cycles, accelerator, named, optimizer, folder)

@@ -20,7 +20,7 @@ from embedtrain.data.rows import Row
 from embedtrain.data.store import RowStore
 from embedtrain.data.tokens.cache import open_tokens
 from embedtrain.data.tokens.entries import Entries
-from embedtrain.dist import barrier, broadcast_parameters, current
+from embedtrain.dist import barrier, current
 from embedtrain.loss.diagnostics import Diagnose, build_diagnostics
 from embedtrain.loss.learned import initial_parameters
 from embedtrain.loss.objective import ObjectiveFunction, build_objective
@@ -30,6 +30,7 @@ from embedtrain.text import source_text
 from embedtrain.train.checkpoint import State, load_checkpoint, newest_checkpoint
 from embedtrain.train.log import cut_curve
 from embedtrain.train.memory import Keep
+from embedtrain.train.place import place_encoder
 from embedtrain.train.schedule import make_optimizer
 
 Rows = Mapping[str, Sequence[Row]]
@@ -75,11 +76,7 @@ def prepare(
     if not encoder.trainable():
         raise UserError(f"stage '{stage.name}': the encoder has no trainable parameter")
     add_learned(encoder, stage, seed, teachers)
-    encoder.to(accelerator.device).train()
-    if machine.activation_checkpointing:
-        encoder.checkpoint_activations()
-    named = encoder.trainable()
-    broadcast_parameters(p for _, p in named)
+    named = place_encoder(encoder, accelerator.device, machine)
     blocks = {name: run.sources[name].blocks for name in rows}
     plan = make_plan(rows, stage, run, seed)
     how = {

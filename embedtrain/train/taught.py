@@ -77,7 +77,9 @@ class Written:
         spans = zip(self.starts_W[places].tolist(), lengths.tolist(), strict=True)
         parts = [ids[start : start + length] for start, length in spans]
         flat = np.concatenate([np.empty(0, np.int32), *parts])
-        return as_batch(Tokens(flat, lengths.astype(np.int64), self.arrays["firsts"][places].astype(np.int64)))
+        return as_batch(
+            Tokens(flat, lengths.astype(np.int64), self.arrays["firsts"][places].astype(np.int64))
+        )
 
 
 class Taught:
