@@ -93,7 +93,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--rows", type=int, help="rows in the batch; absent: the workload's, on a GPU the model's")
     add("--rehearse", action="store_true", help="tiny random weights and few tokens: the same in seconds")
     add("--threads", type=int, default=cores(), help="of every peer")
-    add("--out", type=Path, default=ROOT / "benchmarks/train_step.json", help="JSON, a page beside it")
+    add("--out", type=Path, default=ROOT / "benchmarks/train_step/cpu.json", help="JSON, a page beside it")
     add("--work", type=Path, default=cache_folder("bench"), help="checkpoint, batches, logs")
     args = parser.parse_args()
     args.peers = GROUPS if "all" in args.peers else args.peers
