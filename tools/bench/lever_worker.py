@@ -23,7 +23,7 @@ from tools.bench.peers.ours import make_batch
 from tools.bench.start import ALPHA, RANK
 from tools.bench.steps import LORA, SEED, num_tokens, open_trainee, time_call
 from tools.bench.workloads import SHAPES, draw_workload, text_stream
-from tools.peak import device_peak, start_peak
+from tools.peak import device_peak, give_back, start_peak
 
 ALL_ON = "everything on"
 ALL_TOKENS = 2**62
@@ -214,11 +214,13 @@ def take_steps(lever: Lever, asked: Asked) -> Iterator[dict[str, Any]]:
         run.clear()
         torch.manual_seed(SEED)
         took = time_call(step, asked.device)
+        peak = device_peak(asked.device)
+        give_back()  # many ways wait their turn side by side
         yield {
             "seconds": took["wall" if asked.device == "cuda" else "cpu"],
             "wall_seconds": took["wall"],
             "held_bytes": held,
-            "peak_bytes": device_peak(asked.device),
+            "peak_bytes": peak,
             "loss": losses[-1],
             "texts": len(batch.queries) + len(batch.documents),
             "tokens": num_tokens(batch),
