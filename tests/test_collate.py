@@ -15,7 +15,7 @@ from embedtrain.batch import Gathered
 from embedtrain.collate import collate, draw_negatives
 from embedtrain.config.sources import Source
 from embedtrain.data.rows import Row, text_key
-from embedtrain.dist import current
+from embedtrain.dist import current, gather_vectors
 from embedtrain.model.encoder import Encoder
 from embedtrain.train.step import gather_batch
 
@@ -76,7 +76,8 @@ def gather_rows(folder: str) -> tuple[list[int], dict[str, np.ndarray]]:
     here = current()
     encoder = tiny_encoder("lora", folder=folder)
     batch = make_batch(encoder, ROWS, here.rank, here.world, lengths)
-    g = gather_batch(batch, *(torch.zeros(len(x), 3) for x in (batch.queries, batch.documents)))
+    vectors = (torch.zeros(len(texts), 3) for texts in (batch.queries, batch.documents))
+    g = gather_batch(batch, *gather_vectors(*vectors))
     return g.local_B.tolist(), fields_of(g)
 
 

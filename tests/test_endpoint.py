@@ -207,10 +207,13 @@ def test_no_more_requests_a_second_than_allowed(server: Server) -> None:
 
 
 def test_no_more_requests_at_a_time_than_allowed(server: Server) -> None:
-    server.seconds = 0.1
     for world, most in ((1, 4), (2, 2), (8, 1)):
-        server.most = 0
-        encode(quick(server.judge(), world))
+        for seconds in (0.1, 0.5, 2):  # on a busy machine short requests may not meet
+            server.seconds, server.most = seconds, 0
+            encode(quick(server.judge(), world))
+            assert server.most <= most
+            if server.most == most:
+                break
         assert server.most == most
 
 
