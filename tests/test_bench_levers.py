@@ -65,6 +65,7 @@ def test_each_lever_changes_what_it_should(model: Path, monkeypatch: pytest.Monk
             assert loss == pytest.approx(losses[ALL_ON], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_command(model: Path, tmp_path: Path) -> None:
     """In processes of their own, in turns."""
     words = ["--base", str(model), "--layers", "0", "--workloads", "W4", "--rehearse", "--levers", TWICE]

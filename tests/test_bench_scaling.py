@@ -37,6 +37,7 @@ def test_small_figures(tmp_path: Path) -> None:
         assert one["growth_bytes"] >= 0
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_batch(tmp_path: Path) -> None:
     """Says nothing of the verdict: a tiny model's steps are all overhead."""
     model, out = save_tiny("llama", tmp_path / "model"), tmp_path / "scaling.json"
