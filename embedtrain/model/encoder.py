@@ -238,6 +238,8 @@ class Encoder(nn.Module):
         if self.device.type == "cpu":
             tokens_per_batch = min(tokens_per_batch, CPU_TOKENS * torch.get_num_threads())
         vectors_TD = np.empty((len(formatted), self.dim), dtype=np.float32) if out is None else out
+        was_training = self.training
+        self.eval()
         cut = batches(
             self.tokenizer,
             formatted,
@@ -246,8 +248,6 @@ class Encoder(nn.Module):
             tokens_per_batch,
             padded=self.padded is not None,
         )
-        was_training = self.training
-        self.eval()
         with torch.inference_mode(), bars(len(formatted), progress) as bar:
             for places, batch in cut:
                 raw_TD = self(batch)
