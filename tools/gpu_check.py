@@ -90,6 +90,8 @@ def main() -> int:
                 told[part] = "passed" if check_fitness(args, size, done, Path(folder)) else "FAILED"
             else:
                 told[part] = run_part(commands[part], done, args.rows, size, Path(folder))
+            if told[part].startswith("FAILED") and done.is_file():
+                done.replace(args.out / f"{part}.failed.json")  # the next call tries again
     print_table("parts", ["part", ""], [list(pair) for pair in told.items()])
     failed = [part for part, outcome in told.items() if outcome.startswith("FAILED")]
     print(f"FAILED: {', '.join(failed)}" if failed else f"figures in {args.out}")
