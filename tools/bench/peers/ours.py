@@ -16,6 +16,7 @@ from embedtrain.model.load import load_encoder
 from embedtrain.model.lora import add_lora
 from embedtrain.train.schedule import make_optimizer
 from embedtrain.train.step import train_step
+from embedtrain.train.update import update
 from tools.bench.peers.parts import LEARNING_RATE, MAX_NORM, TEMPERATURE, Given, Peer
 from tools.bench.start import ALPHA, RANK
 from tools.bench.workloads import Workload
@@ -71,8 +72,7 @@ class Ours(Peer):
 
     def update(self) -> None:
         """Clip, step, drop the gradients."""
-        float(self.accelerator.clip_grad_norm_([p for _, p in self.named], MAX_NORM))
-        self.optimizer.step()
+        update(self.accelerator, self.optimizer, self.named, MAX_NORM, LEARNING_RATE, "bench")
         self.optimizer.zero_grad()
 
 
