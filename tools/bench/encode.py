@@ -12,7 +12,6 @@ the figures, `judge_encode` what is below its bound, `encode_table` what people 
 
 import argparse
 import importlib.util
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -34,6 +33,7 @@ from embedtrain.model.load import open_encoder  # noqa: E402
 from embedtrain.model.packed import first_position  # noqa: E402
 from embedtrain.model.source import resolve_model  # noqa: E402
 from embedtrain.show.tables import print_table  # noqa: E402
+from tools.bench.machine import machine  # noqa: E402
 from tools.bench.steps import read_all, shown  # noqa: E402
 from tools.bench.workloads import SHAPES, Lengths  # noqa: E402
 
@@ -68,8 +68,12 @@ def main() -> int:
             folder, shown(model), rows, max_tokens=args.tokens, rounds=args.rounds, longest=args.longest
         )
     faults = judge_encode(figures, NO_SLOWER)
-    machine = {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "torch": torch.__version__}
-    found = {"machine": machine, "models": figures, "absent": absent, "faults": faults}
+    found = {
+        "machine": machine(torch.get_num_threads()),
+        "models": figures,
+        "absent": absent,
+        "faults": faults,
+    }
     write_json(args.out, found | {"passed": bool(figures) and not faults})
     print_table("encode", *encode_table(figures))
     for name, reason in absent.items():

@@ -21,8 +21,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import torch
-
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
@@ -31,6 +29,7 @@ from embedtrain.config.errors import UserError  # noqa: E402
 from embedtrain.model.source import resolve_model  # noqa: E402
 from embedtrain.show.tables import print_table  # noqa: E402
 from tools.bench.lever_worker import ALL_ON, LEVERS, Asked, Refused, Worker  # noqa: E402
+from tools.bench.machine import machine  # noqa: E402
 from tools.bench.steps import SMOLLM2, shown  # noqa: E402
 from tools.bench.workloads import SHAPES  # noqa: E402
 
@@ -170,8 +169,15 @@ def report(
     """Print the tables and the verdict, and write the JSON."""
     model = shown(args.base)
     names = ("layers", "chunk_tokens", "rounds", "threads", "device", "precision", "shrink", "rehearse")
-    how = {"model": model} | {name: getattr(args, name) for name in names} | {"torch": torch.__version__}
-    found = {"how": how, "workloads": figures, "skipped": skipped, "faults": faults, "passed": not faults}
+    how = {"model": model} | {name: getattr(args, name) for name in names}
+    found = {
+        "machine": machine(args.threads),
+        "how": how,
+        "workloads": figures,
+        "skipped": skipped,
+        "faults": faults,
+        "passed": not faults,
+    }
     write_json(args.out, found)
     columns = COLUMNS if args.device == "cpu" else ["way", "seconds", *COLUMNS[2:]]
     for name, ways in figures.items():

@@ -9,7 +9,6 @@ throughput or gives other vectors, or search is below 0.65 times FAISS Flat's.
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +33,7 @@ from tools.bench.encode import (  # noqa: E402
     measure_encode,
     rows_texts,
 )
+from tools.bench.machine import machine  # noqa: E402
 from tools.bench.search import (  # noqa: E402
     SIZE,
     judge_search,
@@ -55,8 +55,7 @@ def main() -> int:
     }
     figures = {part: measures[part](args) for part in args.parts}
     faults = [fault for part in args.parts for fault in show(part, figures[part])]
-    machine = {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "torch": torch.__version__}
-    write_json(args.out, {"machine": machine, "figures": figures, "faults": faults})
+    write_json(args.out, {"machine": machine(torch.get_num_threads()), "figures": figures, "faults": faults})
     print("\n".join(faults) or "all within their bounds")
     return 1 if faults else 0
 

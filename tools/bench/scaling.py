@@ -33,6 +33,7 @@ from embedtrain.dist import current, mean_over_processes  # noqa: E402
 from embedtrain.mixture import share  # noqa: E402
 from embedtrain.model.source import resolve_model  # noqa: E402
 from embedtrain.show.tables import print_table  # noqa: E402
+from tools.bench.machine import machine  # noqa: E402
 from tools.bench.steps import (  # noqa: E402
     SMOLLM2,
     Trainee,
@@ -213,9 +214,9 @@ def report(out: Path, asked: Asked, figures: dict[str, list[Figures]], faults: l
         name: getattr(asked, name)
         for name in ("layers", "max_tokens", "chunk_tokens", "rounds", "device", "precision")
     }
-    versions = {"torch": torch.__version__, "python": sys.version.split()[0]}
-    told = {"model": model, **settings, "measured": what, "versions": versions}
-    write_json(out, {"how": told, "figures": figures, "faults": faults, "passed": not faults})
+    told = {"model": model, **settings, "measured": what}
+    written = {"machine": machine(torch.get_num_threads()), "how": told, "figures": figures}
+    write_json(out, written | {"faults": faults, "passed": not faults})
     for name, found in figures.items():
         note = f"{what} of {model}, {asked.layers or 'all'} layers, {asked.rounds} rounds"
         print_table(f"Cost of a sample over {name}", COLUMNS, lines(found), note=note)

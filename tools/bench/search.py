@@ -9,7 +9,6 @@ For tools/bench/mining.py, too, `measure_search` gives the figures, `judge_searc
 
 import argparse
 import importlib.util
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -26,6 +25,7 @@ sys.path.insert(0, str(ROOT))
 from embedtrain.artifacts import write_json  # noqa: E402
 from embedtrain.search import search  # noqa: E402
 from embedtrain.show.tables import print_table  # noqa: E402
+from tools.bench.machine import machine  # noqa: E402
 
 SIZE = "queries, documents, dims of the search"
 SIZES = [[2_000, 100_000, 384], [2_000, 100_000, 1_024], [200, 500_000, 384]]
@@ -43,8 +43,15 @@ def main() -> int:
     args = parse_arguments()
     figures = [measured_size(size, args.top_k, args.rounds) for size in args.size or SIZES]
     faults = [f"{fault} ({size_text(one)})" for one in figures for fault in judge_search(one)]
-    machine = {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "torch": torch.__version__}
-    write_json(args.out, {"machine": machine, "sizes": figures, "faults": faults, "passed": not faults})
+    write_json(
+        args.out,
+        {
+            "machine": machine(torch.get_num_threads()),
+            "sizes": figures,
+            "faults": faults,
+            "passed": not faults,
+        },
+    )
     for one in figures:
         print_table(f"exact search, {size_text(one)}", *search_table(one))
     for fault in faults:

@@ -16,12 +16,9 @@ Examples:
 """
 
 import argparse
-import datetime
 import os
-import platform
 import sys
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -40,19 +37,11 @@ from tools.bench.contestants import (  # noqa: E402
     Size,
     gpu_size,
 )
+from tools.bench.machine import machine  # noqa: E402
 from tools.bench.rounds import Match, Refused  # noqa: E402
 from tools.bench.step_figures import judge, rate_table, step_table, unjudged  # noqa: E402
 from tools.bench.workloads import SHAPES  # noqa: E402
 
-PACKAGES = (
-    "torch",
-    "transformers",
-    "peft",
-    "accelerate",
-    "sentence-transformers",
-    "FlagEmbedding",
-    "tevatron",
-)
 Figures = dict[str, Any]
 
 
@@ -70,7 +59,7 @@ def main() -> int:
     faults = judge(workloads) if size.judged else []
     notes = [f"{name}: skipped, {reason}" for name, reason in match.absent.items()] + match.unfit
     notes += list(unjudged(workloads)) if size.judged else []
-    report(args.out, size, workloads, {"notes": notes, "faults": faults, "machine": machine(args)})
+    report(args.out, size, workloads, {"notes": notes, "faults": faults, "machine": machine(args.threads)})
     verdict = faults or (["all within their bounds"] if size.judged else ["no bounds at this size"])
     print("\n".join([*notes, *verdict]))
     return 1 if faults else 0
@@ -114,36 +103,6 @@ def choose_size(args: argparse.Namespace) -> Size:
     else:
         size = replace(ON_CPU, rows=args.rows, judged=args.rows is None)
     return size if args.rounds is None else replace(size, rounds=args.rounds)
-
-
-def machine(args: argparse.Namespace) -> Figures:
-    """Where and with what it was measured."""
-    return {
-        "cores": os.cpu_count(),
-        "threads": args.threads,
-        "processor": processor(),
-        "system": platform.system(),
-        "python": platform.python_version(),
-        "versions": {name: found for name in PACKAGES if (found := installed(name))},
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
-
-
-def processor() -> str:
-    """Its name, as Linux tells it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next(
-        (x.partition(":")[2].strip() for x in lines if x.startswith("model name")), platform.processor()
-    )
-
-
-def installed(package: str) -> str | None:
-    """Its version, or None."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def report(out: Path, size: Size, workloads: Figures, told: Figures) -> None:
