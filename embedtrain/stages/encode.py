@@ -32,11 +32,14 @@ def encode_file(
     out.parent.mkdir(parents=True, exist_ok=True)
     aside, shape = out.with_name(f"{out.name}.partial"), (len(formatted), encoder.dim)
     vectors = np.lib.format.open_memmap(aside, mode="w+", dtype=np.float32, shape=shape)
-    encoder.encode_formatted(
-        formatted, limits[side], tokens_per_batch=machine.encode_tokens, progress=True, out=vectors
-    )
-    vectors.flush()
-    aside.replace(out)
+    try:
+        encoder.encode_formatted(
+            formatted, limits[side], tokens_per_batch=machine.encode_tokens, progress=True, out=vectors
+        )
+        vectors.flush()
+        aside.replace(out)
+    finally:
+        aside.unlink(missing_ok=True)
     print(f"{out}: {shape[0]:,} vectors of {shape[1]} dims")
 
 
