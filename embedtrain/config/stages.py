@@ -154,6 +154,11 @@ class Export(Stage):
         default_factory=dict,
         description="by source, how many fixed examples its prompt `<source>_<n>_shot` holds",
     )
+    few_shot_by_default: Bool = Field(
+        False,
+        description="the prompts of those sources, and of their tasks, hold the examples too; the ones without "
+        "are `<source>_0_shot` then",
+    )
     num_parity_texts: AtLeastOne = Field(256, description="texts encoded again to prove the export")
     link: Annotated[Str, Field(pattern=LINK_NAME)] | None = Field(
         None, description="name of a link in the run's folder to this export, for example model"
@@ -165,6 +170,12 @@ class Export(Stage):
             raise ValueError(
                 f"attention is only for `from: base`; '{self.from_}' keeps the one it was trained with"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _default_needs_examples(self) -> "Export":
+        if self.few_shot_by_default and not self.few_shot_examples:
+            raise ValueError("few_shot_by_default is on, but few_shot_examples names no source")
         return self
 
 

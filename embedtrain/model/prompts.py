@@ -57,11 +57,15 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class SourcePrompts:
-    """What an export is to know of a source: its writing, its mteb tasks, and examples by their number."""
+    """What an export is to know of a source: its writing, its mteb tasks, and examples by their number.
+
+    `by_default` puts the examples into the queries' prompts of the source and of its tasks too.
+    """
 
     text: SourceText
     tasks: Sequence[str] = ()
     examples: Mapping[int, str] = field(default_factory=dict)
+    by_default: bool = False
 
 
 Sources = Mapping[str, SourcePrompts]
@@ -89,14 +93,18 @@ def named_prompts(fmt: TextFormat, sources: Sources) -> dict[str, Prompt]:
 def source_prompts(name: str, source: SourcePrompts, plain: Mapping[str, Prompt]) -> dict[str, Prompt]:
     """The prompts of one source by name. A share of documents written as queries has the query's."""
     how = replace(source.text, instructed_documents_fraction=0.0)
-    sides = {"query": Prompt(how), "document": Prompt(how, "document")}
-    keys = {"query": name, "document": f"{name}_document"}
-    shown = ["query"] if how.symmetric else list(sides)
-    named = {keys[side]: sides[side] for side in shown if not sides[side].like(plain[side])}
-    for task in source.tasks:
-        both = {} if how.symmetric else {f"{task}-{side}": prompt for side, prompt in sides.items()}
-        named |= {task: sides["query"]} | both
+    bare, document = Prompt(how), Prompt(how, "document")
     shots = {f"{name}_{number}_shot": Prompt(how, "query", text) for number, text in source.examples.items()}
+    query = bare
+    if source.by_default and shots:
+        *_, query = shots.values()
+        shots[f"{name}_0_shot"] = bare
+    one_way = how.symmetric and query is bare
+    named = {name: query} | ({} if one_way else {f"{name}_document": document})
+    named = {key: prompt for key, prompt in named.items() if not prompt.like(plain[prompt.side])}
+    for task in source.tasks:
+        both = {} if one_way else {f"{task}-query": query, f"{task}-document": document}
+        named |= {task: query} | both
     return named | shots
 
 

@@ -78,7 +78,7 @@ def prompt_sources(context: StageContext, stage: Export, encoder: Encoder) -> di
         if number := stage.few_shot_examples.get(name):
             rows = open_source(source, name, context.seed)
             examples[number] = prompt_examples(rows, number, context.seed, name, how, encoder.tokenizer)
-        sources[name] = SourcePrompts(how, source.tasks, examples)
+        sources[name] = SourcePrompts(how, source.tasks, examples, stage.few_shot_by_default)
     return sources
 
 
