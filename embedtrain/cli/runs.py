@@ -16,13 +16,30 @@ def check(config: Config, override: Override = None, machine: MachineFile = None
     print(f"{config}: ok, {len(run.stages)} stages, {len(run.sources)} sources")
 
 
-@app.command(epilog="Example: `embedtrain plan configs/quickstart.yaml`")
-def plan(config: Config, override: Override = None, machine: MachineFile = None) -> None:
-    """Show which stages are done, which are stale and why; start nothing."""
-    from embedtrain.pipeline import plan_run, print_plan
+@app.command(
+    epilog="Examples: `embedtrain plan configs/quickstart.yaml`, "
+    "`embedtrain plan configs/mistral_7b.yaml --machine configs/machines/gpu_8.yaml`"
+)
+def plan(
+    config: Config,
+    override: Override = None,
+    machine: MachineFile = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON, in seconds and bytes")] = False,
+) -> None:
+    """Show which stages are done, which are stale and why, and what they will cost; start nothing."""
+    import json
 
-    run, _ = read(config, override, machine)
-    print_plan(run, plan_run(run))
+    from embedtrain.pipeline import plan_run, print_plan
+    from embedtrain.pipeline.costs import estimate_run, print_costs, to_json
+
+    run, device = read(config, override, machine)
+    plans = plan_run(run)
+    estimate = estimate_run(run, device, plans)
+    if as_json:
+        print(json.dumps(to_json(run, plans, estimate), indent=2))
+        return
+    print_plan(run, plans)
+    print_costs(estimate)
 
 
 @app.command(

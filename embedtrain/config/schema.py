@@ -109,11 +109,16 @@ class Machine(Strict):
         False, description="compile the layers while training, by torch.compile; the first step waits for it"
     )
     accelerate_config: Str | None = Field(None, description="file passed to accelerate launch, cuda only")
+    gpu: Literal["h200", "h100", "a100", "a100_40gb", "l4", "rtx_4090"] | None = Field(
+        None, description="which GPU, cuda only: for what `embedtrain plan` estimates, nothing else reads it"
+    )
 
     @model_validator(mode="after")
     def _fits_device(self) -> "Machine":
         if self.accelerate_config is not None and self.device != "cuda":
             raise ValueError(f"accelerate_config is only read with device 'cuda', and it is '{self.device}'")
+        if self.gpu is not None and self.device != "cuda":
+            raise ValueError(f"gpu is only read with device 'cuda', and it is '{self.device}'")
         if self.device == "mps" and self.num_processes > 1:
             raise ValueError(f"num_processes is {self.num_processes}, and device 'mps' has one")
         if self.num_nodes > 1 and self.accelerate_config is None:

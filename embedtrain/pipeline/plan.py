@@ -16,6 +16,9 @@ from embedtrain.pipeline.identity import explain, identify, sources_of
 from embedtrain.show.tables import print_table
 from embedtrain.stages.shares import print_shares
 
+FEW_SOURCES = 3
+"""Up to so many are named one by one."""
+
 
 @dataclass(frozen=True)
 class StagePlan:
@@ -57,13 +60,21 @@ def plan_run(run: Run) -> list[StagePlan]:
     return list(plans.values())
 
 
+def inputs_text(run: Run, plan: StagePlan) -> str:
+    """The stages and sources that a stage reads; many sources as a number."""
+    sources = sources_of(run, plan.stage)
+    if len(sources) > FEW_SOURCES:
+        whole = "all" if len(sources) == len(run.sources) else f"{len(sources)} of"
+        sources = [f"{whole} {len(run.sources)} sources"]
+    return ", ".join([*plan.inputs, *sources]) or "base"
+
+
 def print_plan(run: Run, plans: list[StagePlan]) -> None:
     """The plan as a table, and what of each source it trains on."""
     rows = []
     for plan in plans:
         size = f"{folder_bytes(plan.folder) / 1e6:.1f} MB" if plan.state == "done" else ""
-        inputs = ", ".join([*plan.inputs, *sources_of(run, plan.stage)]) or "base"
-        rows.append([plan.stage.name, plan.stage.kind, plan.state, plan.why, inputs, size])
+        rows.append([plan.stage.name, plan.stage.kind, plan.state, plan.why, inputs_text(run, plan), size])
     done = sum(plan.state == "done" for plan in plans)
     print_table(
         f"{run.name}: {len(plans)} stages, {done} done",

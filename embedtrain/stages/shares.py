@@ -8,7 +8,7 @@ from embedtrain.config.mining import Mine, Select
 from embedtrain.config.schema import Run
 from embedtrain.config.stages import Train
 from embedtrain.data.rows import count_rows
-from embedtrain.mixture import batch_sizes, num_steps, plan_shares
+from embedtrain.mixture import Share, batch_sizes, num_steps, plan_shares
 from embedtrain.show.tables import print_table
 from embedtrain.stages.context import stage_rows
 
@@ -27,17 +27,21 @@ def print_shares(run: Run, finished: Mapping[str, Path]) -> None:
 
 def share_lines(run: Run, stage: Train, finished: Mapping[str, Path]) -> Iterator[list[object]]:
     """A line for each source of a stage."""
+    for name, share in stage_shares(run, stage, finished).items():
+        yield [stage.name, name, share.size, 100 * share.fraction, share.drawn, share.passes]
+
+
+def stage_shares(run: Run, stage: Train, finished: Mapping[str, Path]) -> dict[str, Share]:
+    """What a stage will see of each of its sources."""
     sources = {name: run.sources[name] for name in sources_of(run, stage)}
     sizes = {name: num_rows(run, stage, name, finished) for name in sources}
-    shares = plan_shares(
+    return plan_shares(
         sizes,
         {name: source.weight for name, source in sources.items()},
         stage.mixture,
         batch_sizes(stage, sources),
         num_steps(stage, sizes),
     )
-    for name, share in shares.items():
-        yield [stage.name, name, share.size, 100 * share.fraction, share.drawn, share.passes]
 
 
 def num_rows(run: Run, stage: Train, name: str, finished: Mapping[str, Path]) -> int:
