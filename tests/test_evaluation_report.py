@@ -3,7 +3,6 @@
 import json
 import math
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +12,13 @@ from embedtrain.config.errors import UserError
 from embedtrain.evaluation.groups import group_tasks, terminal_tables
 from embedtrain.evaluation.measure import Remembering, bm25_result, measure
 from embedtrain.evaluation.neighbours import embedding_map, nearest_examples, plane
-from embedtrain.evaluation.report import read_curve, read_results, report_json, report_page
+from embedtrain.evaluation.report import (
+    map_section,
+    neighbour_section,
+    read_results,
+    report_json,
+    report_page,
+)
 from embedtrain.evaluation.results import Figure, Result
 from embedtrain.evaluation.tasks import Bitext, Classification, Clustering, Retrieval, Task
 from embedtrain.show.tables import table_text
@@ -124,28 +129,17 @@ def test_report_json_of_another_format() -> None:
 # the page
 
 
-def test_page_shows_all_and_loads_nothing(tmp_path: Path) -> None:
-    curve = tmp_path / "curve.jsonl"
-    rows = [{"step": n, "loss": 3 / n} for n in range(1, 40)] + [{"step": 40, "validation": 1.0}]
-    rows[10] |= {"diagnostics/accuracy_at_1": 0.5}
-    curve.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    steps, losses = read_curve(curve)
-    assert (list(steps), losses[0], len(losses)) == (list(range(1, 40)), 3.0, 39)
+def test_page_shows_all_and_loads_nothing() -> None:
     before, after = WordEmbedder(seed=1, name="base <1>"), WordEmbedder(seed=2, name="ours")
-    page = report_page(
-        RESULTS,
-        {"titles"},
-        curves={"weak": (steps, losses)},
-        diagnosed={"accuracy@1, weak": read_curve(curve, "diagnostics/accuracy_at_1")},
-        examples=nearest_examples(before, after, search_task()),
-        maps=[embedding_map(after, topic_task())],
-        title="Quickstart",
-    )
+    sections = [
+        neighbour_section(nearest_examples(before, after, search_task())),
+        map_section([embedding_map(model, topic_task()) for model in (before, after)]),
+    ]
+    page = report_page(RESULTS, {"titles"}, sections=sections, title="Quickstart")
     headings = re.findall(r"<h2[^>]*>(.*?)</h2>", page)
     assert headings == [
         "Held-out tasks",
         "In-domain tasks",
-        "Training",
         "Nearest neighbours",
         "Map of the embeddings",
         "How it was measured",
@@ -153,8 +147,8 @@ def test_page_shows_all_and_loads_nothing(tmp_path: Path) -> None:
     assert "59.1–64.1" in page
     assert "base &lt;1&gt;" in page
     assert "base <1>" not in page
-    assert page.count("<svg") == 3
-    assert "Training batches: accuracy@1" in page
+    assert page.count("<svg") == 2
+    assert "6 texts on the two principal directions" in page
     assert not re.search(r'(src|href)="(http|//)', page.replace("http://www.w3.org", ""))
 
 

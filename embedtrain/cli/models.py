@@ -48,11 +48,15 @@ def evaluate(
         list[str], typer.Argument(help="sentence-transformers folders or `pip:` packages", show_default=False)
     ],
     data: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             help="test data: BEIR folder, jsonl, or a folder of them; may be repeated", show_default=False
         ),
-    ],
+    ] = None,
+    mteb: Annotated[
+        list[str] | None,
+        typer.Option(help="a task of mteb by name, such as NFCorpus; may be repeated", show_default=False),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="folder for report.json and report.html")] = None,
     max_tokens: Annotated[
         int | None, typer.Option(min=1, help="cut the tasks to subsets of about this many tokens in all")
@@ -69,9 +73,12 @@ def evaluate(
         list[Bits] | None,
         typer.Option(help="measure vectors in so few bits too; may be repeated", show_default=False),
     ] = None,
+    mteb_results: Annotated[
+        bool, typer.Option("--mteb-results", help="write the results on --data in mteb's own format too")
+    ] = False,
     machine: MachineFile = None,
 ) -> None:
-    """Measure exported folders, or any sentence-transformers folder, on local data.
+    """Measure exported folders, or any sentence-transformers folder, on local data and on tasks of mteb.
 
     With `--documents`, each model also answers queries against documents that that model has encoded.
     """
@@ -80,7 +87,7 @@ def evaluate(
 
     evaluate_folders(
         models,
-        data,
+        data or (),
         out,
         max_tokens,
         bm25,
@@ -88,4 +95,6 @@ def evaluate(
         documents=documents,
         truncation=truncate or (),
         quantisation=quantise or (),
+        mteb=mteb or (),
+        mteb_results=mteb_results,
     )

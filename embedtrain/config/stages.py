@@ -156,8 +156,8 @@ class Export(Stage):
     )
     few_shot_by_default: Bool = Field(
         False,
-        description="the prompts of those sources, and of their tasks, hold the examples too; the ones without "
-        "are `<source>_0_shot` then",
+        description="the prompts of those sources, and of their tasks, hold the examples too; "
+        "`<source>_0_shot` is the one without",
     )
     num_parity_texts: AtLeastOne = Field(256, description="texts encoded again to prove the export")
     link: Annotated[Str, Field(pattern=LINK_NAME)] | None = Field(
@@ -186,8 +186,21 @@ class Pair(Strict):
     documents: Str = Field(description="one of `models`")
 
 
+class MtebTask(Strict):
+    """A task of mteb by name; the name alone stands for all of its splits and languages."""
+
+    task: Str = Field(description="mteb's name of it, such as NFCorpus")
+    splits: tuple[Str, ...] = Field((), description="some of its splits; absent means all")
+    languages: tuple[Str, ...] = Field((), description="some of its languages, such as eng; absent means all")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:
+        return {"task": value} if isinstance(value, str) else value
+
+
 class Evaluate(Stage):
-    """Exported folders measured on local data; writes a report."""
+    """Exported folders measured on local data and on tasks of mteb; writes a report."""
 
     kind: Literal["evaluate"]
     models: tuple[Str, ...] = Field(
@@ -195,7 +208,10 @@ class Evaluate(Stage):
         description="earlier export stages, or folders or `pip:` packages of sentence-transformers models",
     )
     intermediate: tuple[Str, ...] = Field((), description="more models, measured on the first of `data` only")
-    data: tuple[Str, ...] = Field(min_length=1, description="folders or files with held-out test data")
+    data: tuple[Str, ...] = Field((), description="folders or files with held-out test data")
+    mteb: tuple[MtebTask, ...] = Field(
+        (), description="tasks of mteb by name, or sections with `task`, `splits`, `languages`"
+    )
     in_domain_data: tuple[Str, ...] = Field(
         (), description="test data from the training sources' own held-out splits, reported apart"
     )
@@ -212,7 +228,18 @@ class Evaluate(Stage):
     quantisation: tuple[Literal["int8", "binary"], ...] = Field(
         (), description="measure each of `models` with its vectors in so few bits too"
     )
+    mteb_results: Bool = Field(
+        False, description="write the results on `data` in mteb's format too; those of `mteb` always are"
+    )
     report: Bool = Field(True, description="write report.html beside report.json")
+
+    @model_validator(mode="after")
+    def _something_to_measure(self) -> "Evaluate":
+        if not self.data and not self.mteb:
+            raise ValueError("neither data nor mteb is given; expected one of them")
+        if self.intermediate and not self.data:
+            raise ValueError("intermediate models are measured on the first of `data`, and none is given")
+        return self
 
 
 AnyStage = Annotated[

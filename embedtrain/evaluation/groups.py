@@ -12,6 +12,7 @@ METRIC_NAMES = {
     "ndcg@10": "nDCG@10",
     "recall@100": "recall@100",
     "mrr@10": "MRR@10",
+    "map@1000": "MAP",
     "spearman": "Spearman",
     "accuracy": "accuracy",
     "f1": "F1",

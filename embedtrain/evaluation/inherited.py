@@ -16,9 +16,9 @@ import numpy as np
 
 from embedtrain.config.errors import UserError
 from embedtrain.evaluation import metrics
-from embedtrain.evaluation.measure import BYTES_PER_DIM, encode, measure
+from embedtrain.evaluation.measure import BYTES_PER_DIM, encode, measure, prompted, unit
 from embedtrain.evaluation.results import Result
-from embedtrain.evaluation.tasks import Classification, Clustering, Pairs, Retrieval, Task
+from embedtrain.evaluation.tasks import Classification, Clustering, Pairs, Reranking, Retrieval, Task
 from embedtrain.search import Ranking, search, search_signs
 
 if TYPE_CHECKING:
@@ -160,12 +160,6 @@ class Buckets:
 QUANTISED: Mapping[str, Form] = {"int8": Int8(), "binary": Binary()}
 
 
-def unit(vectors_TD: np.ndarray) -> np.ndarray:
-    """Vectors of length 1; zeros stay."""
-    lengths_T1 = np.linalg.norm(vectors_TD, axis=1, keepdims=True)
-    return np.divide(vectors_TD, lengths_T1, out=np.zeros_like(vectors_TD), where=lengths_T1 > 0)
-
-
 def short(value: float) -> float:
     """The value to a few bits of its mantissa."""
     mantissa, exponent = frexp(value)
@@ -220,14 +214,14 @@ class InForm:
 
     def encode(self, texts: Sequence[str], *, side: Side, normalize: bool = True) -> np.ndarray:
         """What is left of the texts' unit vectors; they have length 1 with or without `normalize`."""
-        vectors = self.embedder.encode(texts, side=side, normalize=True)
-        return self.form.convert(np.asarray(vectors), lambda: self.stored_SD)
+        vectors = unit(np.asarray(self.embedder.encode(texts, side=side, normalize=False)))
+        return self.form.convert(vectors, lambda: self.stored_SD)
 
 
 def stored_texts(task: Task) -> tuple[Sequence[str], Side]:
     """The documents of retrieval, the training texts that classification uses, else all texts."""
     match task:
-        case Retrieval():
+        case Retrieval() | Reranking():
             return task.documents, "document"
         case Classification():
             used = sorted(set().union(*metrics.draw_samples(task.train_labels)))
@@ -238,6 +232,6 @@ def stored_texts(task: Task) -> tuple[Sequence[str], Side]:
 
 def measure_in(form: Form, embedder: Embedder, task: Task) -> Result:
     """`measure` with the vectors kept in a form."""
-    own = InForm(embedder.for_task(task.name), form, task)
+    own = InForm(prompted(embedder, task), form, task)
     result = measure(own, task, find=form.find)
     return replace(result, form=form.name, num_bytes=form.num_bytes(embedder.dim))

@@ -123,7 +123,7 @@ def kept_plots(forms: KeptForms) -> list[Block]:
     series = {
         model: {FULL: (100.0, 100.0, 100.0)}
         | {
-            form: (figure.value, figure.low, figure.high)
+            form: (figure.value, *figure.interval)
             for form in forms.forms
             if (figure := forms.kept(model, None, form)) is not None
         }

@@ -12,12 +12,14 @@ import numpy as np
 
 from embedtrain.evaluation import intervals, metrics
 from embedtrain.evaluation.results import Figure, Result
+from embedtrain.evaluation.sharing import encode_blocks
 from embedtrain.evaluation.tasks import (
     Bitext,
     Classification,
     Clustering,
     PairClassification,
     Pairs,
+    Reranking,
     Retrieval,
     Similarity,
     Task,
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 NUM_RANKED = 100
 NUM_CANDIDATES = 200  # ranked again as trec_eval does, so that ties at the hundredth place are its own
+NUM_RERANKED = 1000
 BM25 = "BM25"
 BYTES_PER_DIM = 4  # of a full vector, float32
 DRAW_DECIMALS = 4  # of a value in a resample, in points
@@ -39,12 +42,17 @@ Find = Callable[[np.ndarray, np.ndarray, int], Ranking]
 
 @dataclass
 class Remembering:
-    """An embedder that is opened on first use and keeps its vectors: every text is encoded once."""
+    """An embedder that is opened on first use and keeps its vectors: every text is encoded once.
+
+    Where `shared`, by all processes together: each of them asks for the same texts in the same order.
+    """
 
     name: str
     open_embedder: Callable[[], Embedder]
     kept: dict[tuple[Side, bool, str], np.ndarray] = field(default_factory=dict)
     of_tasks: dict[str, Remembering] = field(default_factory=dict)
+    shared: bool = False
+    keeps: bool = True  # False where vectors are too many to keep
 
     @cached_property
     def embedder(self) -> Embedder:
@@ -61,15 +69,23 @@ class Remembering:
         own = self.embedder.for_task(task)
         if own is self.embedder:
             return self
-        return self.of_tasks.setdefault(task, Remembering(self.name, lambda: own))
+        fresh = Remembering(self.name, lambda: own, shared=self.shared, keeps=self.keeps)
+        return self.of_tasks.setdefault(task, fresh)
 
     def encode(self, texts: Sequence[str], *, side: Side, normalize: bool = True) -> np.ndarray:
         """Vectors of the texts; only new ones are encoded."""
+        if not self.keeps:
+            return encode_blocks(self.embedder, texts, side, normalize, self.shared)
         new = list(dict.fromkeys(text for text in texts if (side, normalize, text) not in self.kept))
         if new:
-            vectors = self.embedder.encode(new, side=side, normalize=normalize)
+            vectors = encode_blocks(self.embedder, new, side, normalize, self.shared)
             self.kept.update(((side, normalize, t), v) for t, v in zip(new, vectors, strict=True))
         return np.array([self.kept[side, normalize, text] for text in texts])
+
+    def stop_sharing(self) -> None:
+        """From here on this process encodes alone."""
+        for one in (self, *self.of_tasks.values()):
+            one.shared = False
 
 
 def measure(embedder: Embedder, task: Task, name: str | None = None, find: Find = search) -> Result:
@@ -77,13 +93,19 @@ def measure(embedder: Embedder, task: Task, name: str | None = None, find: Find 
 
     `name` stands in tables. `find` is the exact search of retrieval and bitext.
     """
-    start, own = time.perf_counter(), embedder.for_task(task.name)
-    if isinstance(task, Retrieval | Bitext):
+    start, own = time.perf_counter(), prompted(embedder, task)
+    if isinstance(task, Retrieval | Reranking | Bitext):
         figures = SEARCHES[type(task)](own, task, find)
     else:
         figures = MEASURES[type(task)](own, task)
     result = result_of(name or embedder.name, task, figures, time.perf_counter() - start)
     return replace(result, num_bytes=BYTES_PER_DIM * own.dim)
+
+
+def prompted(embedder: Embedder, task: Task) -> Embedder:
+    """The embedder with its prompts for the task, else for tasks of its type, else its plain ones."""
+    own = embedder.for_task(task.name)
+    return embedder.for_task(task.mteb_type) if own is embedder else own
 
 
 def bm25_result(task: Retrieval) -> Result:
@@ -103,10 +125,21 @@ def result_of(model: str, task: Task, figures: Figures, seconds: float) -> Resul
 
 
 def encode(embedder: Embedder, texts: Sequence[str], side: Side = "") -> np.ndarray:
-    """Unit vectors of the texts; a text that occurs twice is encoded once."""
+    """Unit vectors of the texts."""
+    return unit(encode_as_given(embedder, texts, side))
+
+
+def encode_as_given(embedder: Embedder, texts: Sequence[str], side: Side = "") -> np.ndarray:
+    """Vectors of the texts, of the length that users get; a text that occurs twice is encoded once."""
     position = {text: number for number, text in enumerate(dict.fromkeys(texts))}
-    vectors = embedder.encode(list(position), side=side, normalize=True)
+    vectors = embedder.encode(list(position), side=side, normalize=False)
     return np.asarray(vectors)[[position[text] for text in texts]]
+
+
+def unit(vectors_TD: np.ndarray) -> np.ndarray:
+    """Vectors of length 1; zeros stay."""
+    lengths_T1 = np.linalg.norm(vectors_TD, axis=1, keepdims=True)
+    return np.divide(vectors_TD, lengths_T1, out=np.zeros_like(vectors_TD), where=lengths_T1 > 0)
 
 
 def points(value: float, draws_R: np.ndarray) -> Figure:
@@ -140,6 +173,20 @@ def ranking_figures(task: Retrieval, order: Sequence[int], ids: np.ndarray, scor
     return {name: mean_figure(value) for name, value in values.items()}
 
 
+def measure_reranking(embedder: Embedder, task: Reranking, find: Find) -> Figures:
+    """Each query's own documents in order of their cosines."""
+    queries = encode(embedder, task.queries, side="query")
+    documents = encode(embedder, task.documents, side="document")
+    position = {name: number for number, name in enumerate(task.document_ids)}
+    ranked = []
+    for row, name in enumerate(task.query_ids):
+        ids = task.candidates[name]
+        found, (scores,) = find(queries[row : row + 1], documents[[position[i] for i in ids]], len(ids))
+        ranked.append(metrics.rank_documents([ids[i] for i in found[0]], scores, NUM_RERANKED))
+    values = metrics.reranking_values(ranked, [task.judged[name] for name in task.query_ids])
+    return {name: mean_figure(value) for name, value in values.items()}
+
+
 def mean_figure(values: np.ndarray) -> Figure:
     """The mean of values drawn again."""
     return points(values.mean(), intervals.bootstrap(intervals.mean_of(values), len(values)))
@@ -147,7 +194,7 @@ def mean_figure(values: np.ndarray) -> Figure:
 
 def encode_pairs(embedder: Embedder, task: Pairs) -> tuple[np.ndarray, np.ndarray]:
     """Vectors of both columns."""
-    vectors = encode(embedder, task.first + task.second)
+    vectors = encode_as_given(embedder, task.first + task.second)
     return vectors[: len(task.first)], vectors[len(task.first) :]
 
 
@@ -175,7 +222,7 @@ def measure_pairs(embedder: Embedder, task: PairClassification) -> Figures:
 
 def measure_bitext(embedder: Embedder, task: Bitext, find: Find) -> Figures:
     """Nearest translation of every sentence."""
-    first, second = encode_pairs(embedder, task)
+    first, second = map(unit, encode_pairs(embedder, task))
     nearest = find(first, second, 1)[0][:, 0]
     values, gold = metrics.bitext_values(nearest), np.arange(len(nearest))
     statistic = intervals.f1_of(gold, nearest, weighted=True)
@@ -195,8 +242,8 @@ def classification_figures(
 ) -> Figures:
     """Figures of logistic regressions on the training rows of each experiment."""
     used = sorted(set().union(*experiments))
-    train = dict(zip(used, encode(embedder, [task.train_texts[i] for i in used]), strict=True))
-    test, gold = encode(embedder, task.test_texts), np.asarray(task.test_labels)
+    train = dict(zip(used, encode_as_given(embedder, [task.train_texts[i] for i in used]), strict=True))
+    test, gold = encode_as_given(embedder, task.test_texts), np.asarray(task.test_labels)
     predicted = [
         metrics.classify(np.stack([train[i] for i in rows]), [task.train_labels[i] for i in rows], test)
         for rows in experiments
@@ -214,10 +261,14 @@ def classification_figures(
 
 def measure_clustering(embedder: Embedder, task: Clustering) -> Figures:
     """mteb's k-means on samples; the interval is over the samples."""
-    return {"v_measure": mean_figure(metrics.v_measures(encode(embedder, task.texts), task.labels))}
+    return {"v_measure": mean_figure(metrics.v_measures(encode_as_given(embedder, task.texts), task.labels))}
 
 
-SEARCHES: Mapping[type, Callable[..., Figures]] = {Retrieval: measure_retrieval, Bitext: measure_bitext}
+SEARCHES: Mapping[type, Callable[..., Figures]] = {
+    Retrieval: measure_retrieval,
+    Reranking: measure_reranking,
+    Bitext: measure_bitext,
+}
 MEASURES: Mapping[type, Callable[..., Figures]] = {
     Similarity: measure_similarity,
     PairClassification: measure_pairs,

@@ -15,12 +15,17 @@ from sklearn.cluster import MiniBatchKMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score, v_measure_score
-from sklearn.metrics.pairwise import paired_cosine_distances, paired_manhattan_distances
+from sklearn.metrics.pairwise import (
+    paired_cosine_distances,
+    paired_euclidean_distances,
+    paired_manhattan_distances,
+)
 
 SEED = 42  # mteb's
 NUM_EXPERIMENTS = 10
 SAMPLES_PER_LABEL = 8
 CLUSTERED_SAMPLE = 16_384
+UNIT_ATOL = 1e-4  # of the length of a vector that was brought to 1 in half precision or better
 
 Labels = Sequence[Hashable] | np.ndarray
 
@@ -71,6 +76,29 @@ def retrieval_values(
     }
 
 
+def mean_precision(ranked: Sequence[str], judged: Mapping[str, int], num: int) -> float:
+    """The mean over relevant documents of the precision at the rank of each, 0 for one that is not ranked."""
+    relevant = sum(grade > 0 for grade in judged.values())
+    precisions, hits = [], 0
+    for rank, name in enumerate(ranked[:num], start=1):
+        if judged.get(name, 0) > 0:
+            hits += 1
+            precisions.append(hits / rank)
+    return sum(precisions) / relevant if relevant else 0.0
+
+
+def reranking_values(
+    ranked: Sequence[Sequence[str]], judged: Sequence[Mapping[str, int]]
+) -> dict[str, np.ndarray]:
+    """Values of every query. `ranked` holds at least 1,000 document ids a query where there are as many."""
+    pairs = list(zip(ranked, judged, strict=True))
+    return {
+        "map@1000": np.array([mean_precision(*pair, 1000) for pair in pairs]),
+        "mrr@10": np.array([reciprocal_rank(*pair, 10) for pair in pairs]),
+        "ndcg@10": np.array([ndcg(*pair, 10) for pair in pairs]),
+    }
+
+
 # similarity of pairs
 
 
@@ -86,10 +114,14 @@ def spearman(scores: Sequence[float], cosines: np.ndarray) -> float:
 
 def pair_scores(first_TD: np.ndarray, second_TD: np.ndarray) -> dict[str, np.ndarray]:
     """Similarities that mteb takes the best of; on unit vectors its dot and Euclidean rank as the cosine."""
-    return {
+    scores = {
         "cosine": paired_cosines(first_TD, second_TD),
         "manhattan": -paired_manhattan_distances(first_TD, second_TD),
     }
+    if np.allclose(np.linalg.norm(np.concatenate([first_TD, second_TD]), axis=1), 1, atol=UNIT_ATOL):
+        return scores
+    dots_T = np.array([np.dot(*pair) for pair in zip(first_TD, second_TD, strict=True)])
+    return scores | {"dot": dots_T, "euclidean": -paired_euclidean_distances(first_TD, second_TD)}
 
 
 def average_precision(labels: Labels, scores: np.ndarray) -> float:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embedtrain.evaluation.measure import encode
-from embedtrain.evaluation.tasks import Classification, Clustering, Retrieval, Task
+from embedtrain.evaluation.measure import encode, prompted
+from embedtrain.evaluation.tasks import Classification, Clustering, Reranking, Retrieval, Task
 from embedtrain.search import search
 from embedtrain.show.page import Neighbour, Neighbours
 
@@ -45,7 +45,7 @@ class Matching:
 
 def matching(task: Task) -> Matching:
     """Relevant documents, texts of the same label, or the other half of a pair."""
-    if isinstance(task, Retrieval):
+    if isinstance(task, Retrieval | Reranking):
         judged, queries, documents = task.judged, task.query_ids, task.document_ids
         return Matching(
             task.queries,
@@ -74,7 +74,7 @@ def nearest_examples(
     pairs = matching(task)
     num = min(num, len(pairs.queries))
     rows = sorted(np.random.default_rng(seed).choice(len(pairs.queries), num, replace=False).tolist())
-    own = (before.for_task(task.name), after.for_task(task.name))
+    own = (prompted(before, task), prompted(after, task))
     found = {embedder.name: nearest(embedder, pairs, rows) for embedder in own}
     return [
         Neighbours(pairs.queries[row], [(name, lists[number]) for name, lists in found.items()])
@@ -108,12 +108,12 @@ def embedding_map(embedder: Embedder, task: Task, max_points: int = 600, seed: i
         groups = frequent([str(label) for label in labelled(task)[1]])
         parts = [(pairs.documents, groups, pairs.sides[1])]
     else:
-        names = ("queries", "documents") if isinstance(task, Retrieval) else ("first", "second")
+        names = ("queries", "documents") if pairs.sides[0] else ("first", "second")
         parts = [
             (texts, [name] * len(texts), side)
             for texts, name, side in zip((pairs.queries, pairs.documents), names, pairs.sides, strict=True)
         ]
-    own = embedder.for_task(task.name)
+    own = prompted(embedder, task)
     vectors = np.concatenate([encode(own, texts, side) for texts, _, side in parts])
     labels = [label for _, part, _ in parts for label in part]
     size = min(max_points, len(labels))

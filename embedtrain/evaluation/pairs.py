@@ -219,4 +219,5 @@ def summary(group: Sequence[PairResult]) -> str:
 
 def kept_text(figure: Figure) -> str:
     """`94.2 % (92.0–96.1)`."""
-    return f"{figure.value:.1f} % ({figure.low:.1f}–{figure.high:.1f})"
+    low, high = figure.interval
+    return f"{figure.value:.1f} % ({low:.1f}–{high:.1f})"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from embedtrain.config.errors import UserError, found
 from embedtrain.evaluation.beir import is_beir, read_beir
+from embedtrain.evaluation.hub import is_hub, read_hub
 from embedtrain.evaluation.records import Record, is_data_file, read_records
 from embedtrain.evaluation.tasks import (
     Bitext,
@@ -13,6 +14,7 @@ from embedtrain.evaluation.tasks import (
     Clustering,
     Label,
     PairClassification,
+    Reranking,
     Retrieval,
     Similarity,
     Task,
@@ -20,8 +22,11 @@ from embedtrain.evaluation.tasks import (
 
 ACCEPTED = """accepted:
   a folder with corpus.jsonl, queries.jsonl and qrels/test.tsv (BEIR)        retrieval
+  a folder with corpus/, queries/ and qrels/ of parquet files (hub)          retrieval
+    and with top_ranked/                                                    reranking
   files (.jsonl, .jsonl.gz or .parquet) whose rows have the keys
     query, pos   or   query, positives   (optional: neg or negatives)       retrieval
+    query, positive, negative   (mteb's own columns, a text or a list)      reranking
     text1, text2, score   or   sentence1, sentence2, score                  similarity (STS)
     text1, text2, label   or   sentence1, sentence2, label (0 or 1)         pair classification
     sentence1, sentence2                                                    bitext
@@ -58,6 +63,8 @@ def read_folder(folder: Path) -> list[Task]:
     """Tasks of a folder and of those inside it."""
     if is_beir(folder):
         return [read_beir(folder)]
+    if is_hub(folder):
+        return read_hub(folder)
     entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
     tasks = read_files([entry for entry in entries if is_data_file(entry)])
     for entry in entries:
@@ -117,15 +124,46 @@ def read_rows(name: str, records: Sequence[Record], keys: Column) -> Retrieval:
         query_id = queries.setdefault(query, f"q{len(queries)}")
         grades = judged.setdefault(query_id, {})
         for text in record.texts(positive_key):
-            grades[documents.setdefault(text, f"d{len(documents)}")] = 1
+            grades[documents.setdefault(text.strip(), f"d{len(documents)}")] = 1
         for text in record.texts(negative_key) if record.has(negative_key) else ():
-            documents.setdefault(text, f"d{len(documents)}")
+            documents.setdefault(text.strip(), f"d{len(documents)}")
     return Retrieval(
         name=name,
         query_ids=tuple(queries.values()),
         queries=tuple(queries),
         document_ids=tuple(documents.values()),
         documents=tuple(documents),
+        judged=judged,
+    )
+
+
+def read_reranking(name: str, records: Sequence[Record], keys: Column) -> Reranking:
+    """Queries with texts of their own to put in order. A text that two queries share is two documents.
+
+    Ids, on which ties depend, are those that mteb 2.26 gives such rows (abstasks/text/reranking.py). As
+    there, a row without a positive or a negative is left out.
+    """
+    queries: dict[str, str] = {}
+    documents: dict[str, str] = {}
+    judged: dict[str, dict[str, int]] = {}
+    for number, record in enumerate(records):
+        query_id = f"test_query{number}"
+        sides = [record.texts(key, or_none=True) for key in ("positive", "negative")]
+        if all(sides):
+            queries[query_id], judged[query_id] = record.text("query"), {}
+            for side, texts, grade in zip(("apositive", "negative"), sides, (1, 0), strict=True):
+                for place, text in enumerate(texts):
+                    document_id = f"{side}_{query_id}_{place:05}"
+                    documents[document_id], judged[query_id][document_id] = text.strip(), grade
+    if not queries:
+        raise UserError(f"{records[0].place}: task '{name}': no row has both a positive and a negative")
+    return Reranking(
+        name=name,
+        query_ids=tuple(queries),
+        queries=tuple(queries.values()),
+        document_ids=tuple(documents),
+        documents=tuple(documents.values()),
+        candidates={query_id: tuple(grades) for query_id, grades in judged.items()},
         judged=judged,
     )
 
@@ -201,6 +239,7 @@ def require_several(name: str, values: Sequence[object], key: str) -> None:
 LAYOUTS: dict[Column, Callable[[str, Sequence[Record], Column], Task]] = {
     ("query", "pos"): read_rows,
     ("query", "positives"): read_rows,
+    ("query", "positive"): read_reranking,
     ("text1", "text2", "score"): read_similarity,
     ("sentence1", "sentence2", "score"): read_similarity,
     ("text1", "text2", "label"): read_pairs,

@@ -42,11 +42,11 @@ class Record:
             raise self.wrong(key, "a text", value)
         return value
 
-    def texts(self, key: str) -> list[str]:
-        """A string or a list of strings, as a list."""
+    def texts(self, key: str, or_none: bool = False) -> list[str]:
+        """A string or a list of strings, as a list; an empty one only with `or_none`."""
         value = self.require(key)
         texts = [value] if isinstance(value, str) else value
-        if not texts:
+        if not texts and not or_none:
             raise UserError(f"{self.place}: '{key}' is empty, expected a text or a list of texts")
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
             raise self.wrong(key, "a text or a list of texts", value)

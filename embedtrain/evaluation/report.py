@@ -1,17 +1,27 @@
 """What an evaluation leaves behind: report.json for programs, and a page that a person reads."""
 
-import json
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from embedtrain.config.errors import UserError
 from embedtrain.evaluation.groups import METRIC_NAMES, Column, TaskGroup, group_tasks
 from embedtrain.evaluation.kept_tables import kept_json, kept_sections
+from embedtrain.evaluation.measure import BM25
 from embedtrain.evaluation.neighbours import EmbeddingMap
 from embedtrain.evaluation.results import Result
-from embedtrain.show.page import Block, Grid, Measured, Neighbours, Plot, Prose, Section, render_page
-from embedtrain.show.plots import Points, line_plot, scatter_plot
+from embedtrain.show.page import (
+    Block,
+    Folded,
+    Grid,
+    Measured,
+    Neighbours,
+    Plot,
+    Plots,
+    Prose,
+    Section,
+    render_page,
+)
+from embedtrain.show.plots import scatter_plot
 
 FORMAT = 2
 PROTOCOL = (
@@ -44,42 +54,41 @@ def read_results(saved: Mapping[str, Any]) -> list[Result]:
     return [Result.from_json(result) for result in saved["results"]]
 
 
-def read_curve(path: Path, value: str = "loss") -> Points:
-    """Steps and values of a curve.jsonl."""
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    rows = [row for row in rows if row.get(value) is not None]
-    return [row["step"] for row in rows], [row[value] for row in rows]
-
-
 def report_page(
     results: Sequence[Result],
     in_domain: Collection[str] = (),
     *,
-    curves: Mapping[str, Points] | None = None,
-    diagnosed: Mapping[str, Points] | None = None,
-    examples: Sequence[Neighbours] = (),
-    maps: Sequence[EmbeddingMap] = (),
     sections: Sequence[Section] = (),
     title: str = "Evaluation",
     lead: str = "",
-    facts: Sequence[tuple[str, object]] = (),
 ) -> str:
-    """One self-contained page; `sections` stand after its tables.
+    """One self-contained page of tables; `sections` stand after those of full vectors."""
+    parts = [*table_sections(results, in_domain), *sections, *kept_sections(results)]
+    return render_page(title, [*parts, protocol_section(results)], lead=lead)
 
-    Curves, examples and maps are left out where none are given.
-    """
-    groups = group_tasks(results, in_domain)
-    tables = [Section(group.title, table_blocks(group)) for group in groups]
-    sections = [*tables, *sections, *kept_sections(results)]
-    if curves:
-        seen = [diagnostics_plot(diagnosed)] if diagnosed else []
-        sections.append(Section("Training", [curve_plot(curves), *seen]))
-    if examples:
-        sections.append(Section("Nearest neighbours", neighbour_blocks(examples)))
-    if maps:
-        sections.append(Section("Map of the embeddings", [map_plot(part) for part in maps]))
-    sections.append(Section("How it was measured", protocol_blocks(results)))
-    return render_page(title, sections, lead=lead, facts=facts)
+
+def table_sections(results: Sequence[Result], in_domain: Collection[str] = ()) -> list[Section]:
+    """Held-out tasks, then those of the training sources."""
+    return [Section(group.title, table_blocks(group)) for group in group_tasks(results, in_domain)]
+
+
+def neighbour_section(examples: Sequence[Neighbours]) -> Section:
+    """The examples, and how they were chosen."""
+    words = Prose(f"{len(examples)} queries drawn at random, not picked.", quiet=True)
+    return Section("Nearest neighbours", [words, *examples])
+
+
+def map_section(maps: Sequence[EmbeddingMap]) -> Section:
+    """Maps beside each other."""
+    plots = [Plot(scatter_plot(part.points, part.labels, part.title), heading=part.title) for part in maps]
+    texts = " and ".join(dict.fromkeys(f"{len(part.labels):,}" for part in maps))
+    caption = f"{texts} texts on the two principal directions of their vectors, found for each model alone."
+    return Section("Map of the embeddings", [Plots(plots, caption)])
+
+
+def protocol_section(results: Sequence[Result]) -> Section:
+    """How it was measured."""
+    return Section("How it was measured", protocol_blocks(results))
 
 
 def table_blocks(group: TaskGroup) -> list[Block]:
@@ -98,43 +107,15 @@ def measured(column: Column, model: str) -> Measured | None:
     return Measured(figure.value, figure.low, figure.high, best=column.is_best(model))
 
 
-def curve_plot(curves: Mapping[str, Points]) -> Plot:
-    """Loss of every train stage over its steps."""
-    longest = max(len(steps) for steps, _ in curves.values())
-    mean_over = max(1, longest // 20)
-    svg = line_plot(curves, "Training loss by step", "step", "loss", mean_over=mean_over)
-    strong = f"; the strong line is the mean of {mean_over} steps" if mean_over > 1 else ""
-    return Plot(svg, f"Training loss{strong}.")
-
-
-def diagnostics_plot(diagnosed: Mapping[str, Points]) -> Plot:
-    """Shares and cosines of the training batches, every few steps."""
-    svg = line_plot(diagnosed, "Training batches by step", "step", "share or cosine")
-    caption = "Training batches: accuracy@1 among what the loss sees, and cosine of the hardest negative."
-    return Plot(svg, caption)
-
-
-def neighbour_blocks(examples: Sequence[Neighbours]) -> list[Block]:
-    """The examples, and how they were chosen."""
-    return [Prose(f"{len(examples)} queries drawn at random, not picked.", quiet=True), *examples]
-
-
-def map_plot(part: EmbeddingMap) -> Plot:
-    """One map."""
-    caption = f"{part.title}: {len(part.labels):,} texts on the two principal directions of their vectors."
-    return Plot(scatter_plot(part.points, part.labels, part.title), caption)
-
-
 def protocol_blocks(results: Sequence[Result]) -> list[Block]:
     """The protocol in words, and every metric of every result."""
-    notes = [Prose(PROTOCOL), Prose(BM25_NOTE)]
+    counted = any(result.model == BM25 for result in results)
+    notes = [Prose(PROTOCOL), *([Prose(BM25_NOTE)] if counted else [])]
     rows = [
         [result.model, result.task, METRIC_NAMES.get(name, name), Measured(f.value, f.low, f.high)]
         for result in results
         if not result.form
         for name, f in result.metrics.items()
     ]
-    return [
-        *notes,
-        Grid(["model", "task", "metric", "value"], rows, caption="All metrics, in points of 100."),
-    ]
+    grid = Grid(["model", "task", "metric", "value"], rows, caption="All metrics, in points of 100.")
+    return [*notes, Folded("All metrics of all models", [grid])]

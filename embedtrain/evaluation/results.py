@@ -10,25 +10,36 @@ from embedtrain.artifacts import read_json, write_json
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A value and its 95 % interval, in points of 100.
+    """A value and its 95 % interval, in points of 100; none where mteb alone has measured it.
 
     `draws` are the values in all resamples, which models share: figures of one task can be compared pairwise.
     """
 
     value: float
-    low: float
-    high: float
+    low: float | None = None
+    high: float | None = None
     draws: tuple[float, ...] = field(default=(), compare=False, repr=False)
 
     def __str__(self) -> str:
+        if self.low is None or self.high is None:
+            return f"{self.value:.1f}"
         return f"{self.value:.1f} [{self.low:.1f}, {self.high:.1f}]"
 
     @property
+    def interval(self) -> tuple[float, float]:
+        """Its bounds; ValueError where it has none."""
+        if self.low is None or self.high is None:
+            raise ValueError(f"{self.value} has no interval")
+        return self.low, self.high
+
+    @property
     def plus_minus(self) -> str:
-        """`39.1 ±3.4`: the value, and half of its interval."""
+        """`39.1 ±3.4`: the value, and half of its interval where there is one."""
+        if self.low is None or self.high is None:
+            return f"{self.value:.1f}"
         return f"{self.value:.1f} ±{(self.high - self.low) / 2:.1f}"
 
-    def to_json(self) -> dict[str, float]:
+    def to_json(self) -> dict[str, float | None]:
         """Plain values, without draws."""
         return {"value": self.value, "low": self.low, "high": self.high}
 

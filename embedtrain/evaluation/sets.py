@@ -1,6 +1,7 @@
 """The tasks of several files and folders together, whole or cut to a number of tokens."""
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from embedtrain.config.errors import UserError
 from embedtrain.evaluation.readers import find_tasks
@@ -14,9 +15,18 @@ def read_tasks(paths: Sequence[str]) -> list[Task]:
     return [task for path in paths for task in find_tasks(path)]
 
 
-def unlike_names(tasks: Sequence[Task]) -> list[Task]:
-    """The tasks; raises UserError where two have one name, which would mix their columns."""
-    names = [task.name for task in tasks]
+class HasName(Protocol):
+    """A task, ours or mteb's."""
+
+    @property
+    def name(self) -> str:
+        """How tables call it."""
+        ...
+
+
+def unlike_names(tasks: Sequence[Task], others: Sequence[HasName] = ()) -> list[Task]:
+    """The tasks; raises UserError where two, or one of the others, have one name, which would mix columns."""
+    names = [task.name for task in (*tasks, *others)]
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"two test sets are named '{name}'; rename one of their folders or files")

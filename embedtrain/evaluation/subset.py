@@ -75,3 +75,22 @@ def take_judged(
     costs = [document_costs[name] for name in rest]
     others = take_within(shuffled(rest), costs, max_tokens - spent)
     return sorted(queries), set(chain(kept, (rest[i] for i in others)))
+
+
+def take_listed(
+    query_ids: Sequence[str],
+    query_costs: Sequence[int],
+    document_costs: Mapping[str, int],
+    listed: Mapping[str, Sequence[str]],
+    max_tokens: int,
+) -> list[int]:
+    """Queries whose texts, with all documents listed for them, are of at most `max_tokens`."""
+    queries, kept = [], set[str]()
+    for position in shuffled(query_ids):
+        wanted = set(listed[query_ids[position]]) - kept
+        max_tokens -= query_costs[position] + sum(document_costs[name] for name in wanted)
+        if max_tokens < 0:
+            break
+        kept |= wanted
+        queries.append(position)
+    return sorted(queries)

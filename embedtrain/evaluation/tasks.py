@@ -12,6 +12,7 @@ from embedtrain.evaluation.subset import (
     refuse_few,
     take_by_label,
     take_judged,
+    take_listed,
     take_rows,
 )
 
@@ -25,6 +26,7 @@ class Retrieval:
     """Queries, documents and judgments: query id → document id → grade, 0 and below not relevant."""
 
     kind: ClassVar[str] = "retrieval"
+    mteb_type: ClassVar[str] = "Retrieval"
     primary: ClassVar[str] = "ndcg@10"
     name: str
     query_ids: tuple[str, ...]
@@ -57,6 +59,51 @@ class Retrieval:
             self,
             query_ids=take(self.query_ids, queries),
             queries=take(self.queries, queries),
+            document_ids=take(self.document_ids, documents),
+            documents=take(self.documents, documents),
+            full_sizes=self.full_sizes or self.sizes,
+        )
+
+
+@dataclass(frozen=True)
+class Reranking:
+    """Queries, each with documents of its own to put in order: query id → ids. Judged as in Retrieval."""
+
+    kind: ClassVar[str] = "reranking"
+    mteb_type: ClassVar[str] = "Reranking"
+    primary: ClassVar[str] = "map@1000"
+    name: str
+    query_ids: tuple[str, ...]
+    queries: tuple[str, ...]
+    document_ids: tuple[str, ...]
+    documents: tuple[str, ...]
+    candidates: Mapping[str, Sequence[str]]
+    judged: Mapping[str, Mapping[str, int]]
+    full_sizes: Sizes | None = None
+
+    @property
+    def sizes(self) -> Sizes:
+        """Counts of what is measured."""
+        return {"queries": len(self.queries), "documents": len(self.documents)}
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All texts."""
+        return self.queries + self.documents
+
+    def subset(self, max_tokens: int, count_tokens: CountTokens) -> "Reranking":
+        """Some queries, each with all of its documents."""
+        if sum(count_tokens(self.texts)) <= max_tokens:
+            return self
+        costs = dict(zip(self.document_ids, count_tokens(self.documents), strict=True))
+        rows = take_listed(self.query_ids, count_tokens(self.queries), costs, self.candidates, max_tokens)
+        refuse_few(self.name, rows, max_tokens)
+        kept = {name for row in rows for name in self.candidates[self.query_ids[row]]}
+        documents = [i for i, name in enumerate(self.document_ids) if name in kept]
+        return replace(
+            self,
+            query_ids=take(self.query_ids, rows),
+            queries=take(self.queries, rows),
             document_ids=take(self.document_ids, documents),
             documents=take(self.documents, documents),
             full_sizes=self.full_sizes or self.sizes,
@@ -104,6 +151,7 @@ class Similarity(Pairs):
     """Pairs with a human score of how alike they are (STS)."""
 
     kind: ClassVar[str] = "similarity"
+    mteb_type: ClassVar[str] = "STS"
     primary: ClassVar[str] = "spearman"
     scores: tuple[float, ...] = ()
 
@@ -117,6 +165,7 @@ class PairClassification(Pairs):
     """Pairs labelled 1 (the same) or 0."""
 
     kind: ClassVar[str] = "pair classification"
+    mteb_type: ClassVar[str] = "PairClassification"
     primary: ClassVar[str] = "max_ap"
     labels: tuple[int, ...] = ()
 
@@ -130,6 +179,7 @@ class Bitext(Pairs):
     """Sentences and their translations."""
 
     kind: ClassVar[str] = "bitext"
+    mteb_type: ClassVar[str] = "BitextMining"
     primary: ClassVar[str] = "f1"
 
 
@@ -138,6 +188,7 @@ class Classification:
     """Labelled texts to learn from, a few of each label at a time, and others to test on."""
 
     kind: ClassVar[str] = "classification"
+    mteb_type: ClassVar[str] = "Classification"
     primary: ClassVar[str] = "accuracy"
     name: str
     train_texts: tuple[str, ...]
@@ -180,6 +231,7 @@ class Clustering:
     """Labelled texts to be grouped without their labels."""
 
     kind: ClassVar[str] = "clustering"
+    mteb_type: ClassVar[str] = "Clustering"
     primary: ClassVar[str] = "v_measure"
     name: str
     texts: tuple[str, ...]
@@ -204,7 +256,7 @@ class Clustering:
         )
 
 
-Task = Retrieval | Similarity | PairClassification | Bitext | Classification | Clustering
+Task = Retrieval | Reranking | Similarity | PairClassification | Bitext | Classification | Clustering
 
 
 def cut_tasks(tasks: Sequence[Task], max_tokens: int, count_tokens: CountTokens) -> list[Task]:

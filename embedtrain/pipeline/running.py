@@ -26,7 +26,7 @@ from embedtrain.pipeline.identity import SECTIONS
 from embedtrain.pipeline.plan import StagePlan, plan_run, print_plan
 from embedtrain.stages.context import STAGE_FILE
 
-PARALLEL = ("train", "distil", "mine", "score")
+PARALLEL = ("train", "distil", "mine", "score", "evaluate")
 """Stages that share their work between the machine's processes."""
 RESUME_CODE = 75
 

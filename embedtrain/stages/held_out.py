@@ -9,6 +9,7 @@ from embedtrain.evaluation.tasks import Task
 
 SIDES: Mapping[str, Mapping[str, str]] = {
     "retrieval": {"query": "queries", "document": "documents"},
+    "reranking": {"query": "queries", "document": "documents"},
     "similarity": {"text": "first", "paired text": "second"},
     "pair classification": {"text": "first", "paired text": "second"},
     "bitext": {"text": "first", "paired text": "second"},
