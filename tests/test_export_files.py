@@ -15,6 +15,7 @@ from embedtrain.artifacts import read_json
 from embedtrain.config.errors import UserError
 from embedtrain.model.export import export_encoder
 from embedtrain.model.parity import check_parity
+from embedtrain.show.facts import RunFacts, SourceFacts, StageFacts
 
 LEGACY_BOOLEANS = {
     "pooling_mode_cls_token",
@@ -147,13 +148,12 @@ def test_card_holds_the_facts_and_its_snippet_runs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     encoder = tiny_encoder(tmp_path / "base", text=INSTRUCTED, append_eos=True)
-    facts = {
-        "name": "tiny",
-        "licence": "Apache-2.0",
-        "stages": ["train: 10 steps", "soup of two"],
-        "sources": {"faq": {"num_rows": 1234, "weight": 2.0, "licence": "CC0", "instruction": "find | it"}},
-        "figures": [{"title": "Figures", "columns": ["data", "nDCG@10"], "rows": [["faq", "61.0"]]}],
-    }
+    facts = RunFacts(
+        "tiny",
+        licence="Apache-2.0",
+        stages=(StageFacts("first", "train", "10 steps"), StageFacts("both", "soup", "mean of 2")),
+        sources=(SourceFacts("faq", 1234, 2.0, "find | it", "CC0"),),
+    )
     sources = source_prompts(
         encoder, {"faq": {"instruction": "find | it"}, "long": {"instruction": "x" * 300}}
     )
@@ -164,9 +164,8 @@ def test_card_holds_the_facts_and_its_snippet_runs(
     assert front["license"] == "apache-2.0"
     for part in (
         "# tiny",
-        "1,234",
-        "2. soup of two",
-        "| faq | 61.0 |",
+        "2. both (soup): mean of 2",
+        "| faq | 1,234 | 2.00 | CC0 | find &#124; it |",
         "bidirectional attention, mean pooling",
         "special tokens: `text </s>`, also where a text is cut",
         "| faq | `'Instruct: find &#124; it\\nQuery:'` |",

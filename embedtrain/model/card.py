@@ -2,61 +2,37 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypedDict
+
+import yaml
 
 from embedtrain.artifacts import write_atomic
 from embedtrain.model.encoder import Encoder
+from embedtrain.model.snippets import transformers_snippet
+from embedtrain.show.facts import RunFacts
 from embedtrain.show.tables import markdown_table
 
 SHOWN_CHARS = 200
 TAGS = ("sentence-transformers", "feature-extraction", "sentence-similarity", "embedtrain")
 
 
-class SourceFacts(TypedDict, total=False):
-    """One source of training text."""
-
-    num_rows: int
-    weight: float
-    instruction: str
-    licence: str
-
-
-class Table(TypedDict):
-    """Measured figures."""
-
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-
-class Facts(TypedDict, total=False):
-    """What a run knows of the model it exports; each part that is missing is left out of the card."""
-
-    name: str
-    licence: str
-    stages: Sequence[str]
-    sources: Mapping[str, SourceFacts]
-    figures: Sequence[Table]
-    seed: int
-    embedtrain_version: str
-
-
 def write_card(
-    encoder: Encoder, path: Path, precision: str, prompts: Mapping[str, str], facts: Facts
+    encoder: Encoder, path: Path, precision: str, prompts: Mapping[str, str], facts: RunFacts
 ) -> None:
-    """README.md with YAML front matter."""
-    name = facts.get("name", "model")
+    """README.md with YAML front matter. It holds nothing that another run of the same config would change."""
+    name = facts.name or "model"
+    from_base = "trained" if trained(facts) else "exported"
     sections = [
         front_matter(encoder, facts),
-        f"# {name}\n\nA text-embedding model trained with embedtrain.",
+        f"# {name}\n\nA text-embedding model {from_base} with embedtrain.",
         "## What it is\n\n" + bullet_list(describe(encoder, precision, facts)),
         "## Use\n\n" + usage(prompts),
-        "## Prompts\n\n"
-        + markdown_table(("name", "text before the input"), [(n, shown(p)) for n, p in prompts.items()]),
+        "### Without sentence-transformers\n\n" + transformers_snippet(encoder, prompts),
+        "## Prompts\n\n" + prompt_table(prompts),
         sources_section(facts),
         stages_section(facts),
-        *(f"## {t['title']}\n\n" + markdown_table(t["columns"], t["rows"]) for t in facts.get("figures", ())),
+        "## Limits\n\n" + bullet_list(limits(encoder, facts)),
         "## Servers\n\n" + servers(encoder),
+        "## Base\n\n" + base_words(encoder),
     ]
     write_atomic(path, "\n\n".join(section.strip() for section in sections if section) + "\n")
 
@@ -68,38 +44,73 @@ def shown(prompt: str) -> str:
     return f"`{prompt[:SHOWN_CHARS]!r}` … ({len(prompt):,} characters, in config_sentence_transformers.json)"
 
 
-def front_matter(encoder: Encoder, facts: Facts) -> str:
+def prompt_table(prompts: Mapping[str, str]) -> str:
+    """What stands before a text, by name."""
+    return markdown_table(("name", "text before the input"), [(n, shown(p)) for n, p in prompts.items()])
+
+
+def trained(facts: RunFacts) -> bool:
+    """Whether any stage has changed the base's weights."""
+    return any(stage.kind in ("train", "distil", "soup") for stage in facts.stages)
+
+
+def front_matter(encoder: Encoder, facts: RunFacts) -> str:
     """Metadata for model hubs; `base_model` only where the base is a hub id."""
-    lines = ["library_name: sentence-transformers", "pipeline_tag: sentence-similarity", "tags:"]
-    lines += [f"  - {tag}" for tag in TAGS]
+    data: dict[str, object] = {
+        "library_name": "sentence-transformers",
+        "pipeline_tag": "sentence-similarity",
+        "tags": list(TAGS),
+    }
     if encoder.spec.base_revision is not None:
-        lines.append(f"base_model: {encoder.spec.base}")
-    if "licence" in facts:
-        lines.append(f"license: {facts['licence'].lower()}")
-    return "---\n" + "\n".join(lines) + "\n---"
+        data["base_model"] = encoder.spec.base
+    if facts.languages:
+        data["language"] = list(facts.languages)
+    if facts.licence:
+        data["license"] = facts.licence.lower()
+    return f"---\n{yaml.safe_dump(data, sort_keys=False, allow_unicode=True)}---"
 
 
-def describe(encoder: Encoder, precision: str, facts: Facts) -> list[str]:
+def describe(encoder: Encoder, precision: str, facts: RunFacts) -> list[str]:
     """What a user of the vectors must know."""
     spec = encoder.spec
     revision = f", revision `{spec.base_revision}`" if spec.base_revision else ""
     digest = f", SHA-256 `{spec.base_sha256}`" if spec.base_sha256 else ""
     kept = f", its first {spec.keep_first_layers} layers" if spec.keep_first_layers else ""
-    limits = spec.text.max_query_tokens, spec.text.max_document_tokens
     lines = [
         f"base: `{spec.base}`{revision}{digest}{kept}",
         f"architecture: {type(encoder.backbone).__name__}, {spec.attention} attention, {spec.pooling} pooling"
         + ("" if spec.pool_instruction else " without the prompt's tokens"),
         f"vectors: {encoder.dim} dims, {'normalised' if spec.normalize else 'not normalised'}, {precision}",
-        f"trained on at most {limits[0]} tokens a query and {limits[1]} a document; longer texts are cut at "
-        f"{max(limits)}",
         f"special tokens: {special_tokens(encoder)}",
-        f"licence: {facts.get('licence', 'not recorded; the licence of the base holds at least')}",
+        f"licence: {facts.licence or 'not recorded; that of the base holds at least'}",
     ]
-    lines += [
-        f"{key.replace('_', ' ')}: {facts[key]}" for key in ("seed", "embedtrain_version") if key in facts
-    ]
+    lines += [f"seed: {facts.seed}"] if facts.seed is not None else []
+    lines += [f"embedtrain version: {facts.embedtrain_version}"] if facts.embedtrain_version else []
     return lines
+
+
+def limits(encoder: Encoder, facts: RunFacts) -> list[str]:
+    """How long texts are, and what languages were seen, as far as it is known."""
+    text = encoder.spec.text
+    longest = max(text.max_query_tokens, text.max_document_tokens)
+    lines = [f"Reads texts of up to {longest} tokens, the prompt included; longer ones are cut."]
+    if facts.trained_tokens:
+        query, document = facts.trained_tokens
+        lines.append(f"Trained on queries of up to {query} tokens and documents of up to {document}.")
+    elif not trained(facts):
+        lines.append("Not trained for embeddings: it stands here to be compared with.")
+    if facts.languages:
+        lines.append(f"Languages seen in training: {', '.join(facts.languages)} (others were filtered out).")
+    elif trained(facts):
+        lines.append("Languages: those of the training data above; nobody counted them.")
+    return lines
+
+
+def base_words(encoder: Encoder) -> str:
+    """Whose work this stands on."""
+    spec = encoder.spec
+    where = f"[{spec.base}](https://huggingface.co/{spec.base})" if spec.base_revision else f"`{spec.base}`"
+    return f"The base is {where}. Its licence holds for these weights too; cite it as its own card asks."
 
 
 def special_tokens(encoder: Encoder) -> str:
@@ -139,26 +150,30 @@ def router_card(name: str, documents: str, dim: int, prompts: Mapping[str, str])
         "Encode queries by `encode_query` and documents by `encode_document`. `encode` does not say which a "
         "text is, and takes the model of documents. Needs sentence-transformers 5 or later; other servers "
         "load one model at a time, and so the two models one by one.",
-        "## Prompts\n\n"
-        + markdown_table(("name", "text before the input"), [(n, shown(p)) for n, p in prompts.items()]),
+        "## Prompts\n\n" + prompt_table(prompts),
     ]
     return "\n\n".join(sections) + "\n"
 
 
-def sources_section(facts: Facts) -> str:
-    """What it was trained on."""
-    rows = [
-        (name, s.get("num_rows"), s.get("weight"), s.get("licence"), s.get("instruction"))
-        for name, s in facts.get("sources", {}).items()
-    ]
-    table = markdown_table(("source", "rows", "weight", "licence", "instruction"), rows)
+def sources_section(facts: RunFacts) -> str:
+    """What it was trained on, under which licence."""
+    rows = [(s.name, s.num_rows, s.weight, s.licence, s.mteb_overlap, s.instruction) for s in facts.sources]
+    columns = ("source", "rows", "weight", "licence", "overlap with MTEB", "instruction")
+    kept = [n for n, column in enumerate(zip(*rows, strict=True)) if n < 3 or any(column)]
+    table = markdown_table([columns[n] for n in kept], [[row[n] for n in kept] for row in rows])
     return f"## Training data\n\n{table}" if rows else ""
 
 
-def stages_section(facts: Facts) -> str:
-    """How it was made."""
-    stages = facts.get("stages", ())
-    return "## Stages\n\n" + "\n".join(f"{i}. {stage}" for i, stage in enumerate(stages, 1)) if stages else ""
+def stages_section(facts: RunFacts) -> str:
+    """How it was made: the stages that it comes from, and what training minimised."""
+    stages = [stage for stage in facts.stages if stage.kind not in ("export", "evaluate")]
+    lines = [f"{n}. {stage.name} ({stage.kind}): {stage.does}" for n, stage in enumerate(stages, 1)]
+    formulas: dict[str, list[str]] = {}
+    for stage in stages:
+        if stage.objective:
+            formulas.setdefault(stage.objective, []).append(stage.name)
+    blocks = [f"{', '.join(names)}:\n\n```text\n{text}\n```" for text, names in formulas.items()]
+    return "\n\n".join(["## Stages", "\n".join(lines), *blocks]) if stages else ""
 
 
 def servers(encoder: Encoder) -> str:

@@ -1,11 +1,13 @@
 """One self-contained HTML page: text, tables with intervals, plots, neighbour lists. Loads nothing."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from embedtrain.show.diagram import Diagram
 from embedtrain.show.tables import cell_text, check_shape, right_aligned
 
 if TYPE_CHECKING:
@@ -77,11 +79,21 @@ class Grid:
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """An `<svg>` string from `show.plots`, placed as it is, and its caption."""
+    """An `<svg>` string from `show.plots`, placed as it is, and its caption; `heading` stands above it."""
 
     svg: str
     caption: str = ""
+    heading: str = ""
     kind: ClassVar[str] = "plot"
+
+
+@dataclass(frozen=True, slots=True)
+class Plots:
+    """Plots beside each other, as many as the screen is wide for, and a caption for all."""
+
+    plots: Sequence[Plot]
+    caption: str = ""
+    kind: ClassVar[str] = "plots"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +119,17 @@ class Neighbours:
     kind: ClassVar[str] = "neighbours"
 
 
-Block = Prose | Code | Grid | Plot | Neighbours
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """Blocks below a line that a reader opens and shuts."""
+
+    summary: str
+    blocks: Sequence["Block"]
+    is_open: bool = False
+    kind: ClassVar[str] = "folded"
+
+
+Block = Prose | Code | Grid | Plot | Plots | Diagram | Neighbours | Folded
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,15 +139,25 @@ class Section:
     title: str
     blocks: Sequence[Block]
 
+    @property
+    def anchor(self) -> str:
+        """What a link within the page names it by."""
+        return re.sub(r"\W+", "-", self.title.lower()).strip("-")
+
 
 def render_page(
-    title: str, sections: Sequence[Section], *, lead: str = "", facts: Sequence[tuple[str, object]] = ()
+    title: str,
+    sections: Sequence[Section],
+    *,
+    lead: str = "",
+    facts: Sequence[tuple[str, object]] = (),
+    contents: bool = False,
 ) -> str:
     """The page. `lead` is the sentence below the title, `facts` are the large figures below that.
 
-    All text is escaped; only a Plot's SVG is taken as markup.
+    With `contents`, links to the sections follow. All text is escaped; only a Plot's SVG is taken as markup.
     """
-    return template().render(title=title, sections=sections, lead=lead, facts=facts)
+    return template().render(title=title, sections=sections, lead=lead, facts=facts, contents=contents)
 
 
 @cache

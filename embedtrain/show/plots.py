@@ -1,45 +1,21 @@
-"""Plots as inline SVG that follow the page's colours, light or dark. matplotlib is imported on first use."""
+"""Plots for a page: lines, points, ranges, shares, histograms and intervals, each as an `<svg>` string."""
 
-import html
-import io
-import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from embedtrain.show.svg import PALETTE, SIZE, WIDTH, draw_svg, legend_above
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Points = tuple[Sequence[float], Sequence[float]]
 
-# Okabe and Ito's palette, told apart by every kind of colour vision; the page adapts it to light and dark
-PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a6d00", "#666666")
 # a second mark, once the colours come round again
 DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
 MARKERS = "osD^vP"
-INK, FAINT = "#010203", "#040506"  # stand-ins, replaced by the page's own colours
 MAX_SCATTER_POINTS = 2000
-STYLE: dict[str, Any] = {
-    "svg.fonttype": "none",
-    "font.size": 11,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": FAINT,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "axes.axisbelow": True,
-    "grid.color": FAINT,
-    "grid.linewidth": 0.6,
-    "xtick.color": FAINT,
-    "ytick.color": FAINT,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "ytick.major.size": 0,
-    "legend.frameon": False,
-}
 
 
 def line_plot(
@@ -49,7 +25,7 @@ def line_plot(
     y: str = "",
     *,
     mean_over: int = 1,
-    size: tuple[float, float] = (7.2, 3.4),
+    size: tuple[float, float] = SIZE,
 ) -> str:
     """Lines over a common axis, as an `<svg>` string. `title` is read out, not drawn: the caption says it.
 
@@ -73,7 +49,7 @@ def line_plot(
         axes.set(xlabel=x, ylabel=y)
         axes.margins(x=0.01)
         if len(drawn) > 1:
-            axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.03), handlelength=1.6)
+            legend_above(axes, handlelength=1.6)
 
     return draw_svg(draw, title, size)
 
@@ -83,7 +59,7 @@ def scatter_plot(
     labels: Sequence[str],
     title: str,
     *,
-    size: tuple[float, float] = (7.2, 4.8),
+    size: tuple[float, float] = (WIDTH, 4.2),
 ) -> str:
     """Points in the plane, one colour and shape a label, as an `<svg>` string.
 
@@ -105,7 +81,7 @@ def scatter_plot(
             color = PALETTE[number % len(PALETTE)]
             axes.plot(*chosen.T, mark, color=color, markersize=3.4, markeredgewidth=0, alpha=0.75, label=name)
         axes.set_axis_off()
-        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), handletextpad=0.2, markerscale=1.8)
+        legend_above(axes, handletextpad=0.2, markerscale=1.8)
 
     return draw_svg(draw, title, size)
 
@@ -141,7 +117,7 @@ def range_plot(
             axes.xaxis.set_minor_locator(NullLocator())
         name_rows(axes, [name for name, _ in rows], x)
 
-    return draw_svg(draw, title, (7.2, 0.6 + 0.3 * len(rows)))
+    return draw_svg(draw, title, (WIDTH, 0.6 + 0.3 * len(rows)))
 
 
 def share_plot(
@@ -164,10 +140,10 @@ def share_plot(
             ends += widths
         name_rows(axes, [name for name, _ in rows], x)
         axes.set_xlim(0, max(1.0, float(ends.max())))
-        axes.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
-        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.03), handlelength=1.0)
+        axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:.3g}%")
+        legend_above(axes, handlelength=1.0)
 
-    return draw_svg(draw, title, (7.2, 0.6 + 0.3 * len(rows)))
+    return draw_svg(draw, title, (WIDTH, 0.6 + 0.3 * len(rows)))
 
 
 def histogram_plot(
@@ -175,8 +151,8 @@ def histogram_plot(
 ) -> str:
     """Counts in the bins between the edges, each by its own sum, as outlines in one `<svg>` string.
 
-    A group has one colour; the last of its counts is drawn strong, those before it pale and filled. Counts
-    of nothing are left out.
+    A group has one colour; the last of its counts is drawn strong, those before it pale and filled; one that
+    is alone is both. Counts of nothing are left out.
     """
     counted = [{name: counts for name, counts in group.items() if sum(counts)} for group in groups]
     lengths = {len(counts) for group in counted for counts in group.values()}
@@ -187,16 +163,16 @@ def histogram_plot(
         for group, color in zip(counted, PALETTE, strict=False):
             for place, (name, counts) in enumerate(group.items(), start=1):
                 heights, last = np.asarray(counts) / sum(counts), place == len(group)
-                if not last:
+                if not last or len(group) == 1:
                     axes.stairs(heights, edges, fill=True, color=color, alpha=0.15, linewidth=0)
                 width, alpha = (1.8, 1.0) if last else (1.0, 0.5)
                 axes.stairs(heights, edges, color=color, linewidth=width, alpha=alpha, label=name)
         axes.set(xlabel=x)
         axes.margins(x=0.01)
-        axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
-        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.03), handlelength=1.2)
+        axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.3g}%")
+        legend_above(axes, handlelength=1.2)
 
-    return draw_svg(draw, title, (7.2, 2.3))
+    return draw_svg(draw, title, (WIDTH, 2.3))
 
 
 def interval_plot(
@@ -233,9 +209,9 @@ def interval_plot(
         axes.set_xlim(-0.5, len(names) - 0.5)
         axes.set_ylabel(y)
         if len(series) > 1:
-            axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.03), handlelength=1.6)
+            legend_above(axes, handlelength=1.6)
 
-    return draw_svg(draw, title, (7.2, 3.4))
+    return draw_svg(draw, title, SIZE)
 
 
 def name_rows(axes: "Axes", names: Sequence[str], x: str) -> None:
@@ -257,36 +233,3 @@ def running_mean(values: np.ndarray, over: int) -> np.ndarray:
     start = np.maximum(0, stop - over)
     total, count = sums[stop] - sums[start], counts[stop] - counts[start]
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
-
-
-def draw_svg(draw: Callable[["Axes"], None], title: str, size: tuple[float, float]) -> str:
-    """Draw on one pair of axes; the same calls give the same bytes."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    with mpl.rc_context({**STYLE, "svg.hashsalt": title}):
-        figure = Figure(figsize=size)
-        draw(figure.add_subplot())
-        out = io.StringIO()
-        figure.savefig(out, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None})
-    return inline(out.getvalue(), title)
-
-
-def inline(svg: str, title: str) -> str:
-    """A file's SVG as an element of a page: no prologue, metadata or size; the page's fonts and colours."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
-    used = set(re.findall(r"(?:url\(#|href=\"#)([^\")]+)", svg))
-    svg = re.sub(r' id="([^"]+)"', lambda m: m[0] if m[1] in used else "", svg)
-    svg = re.sub(r"font-family: [^;\"]+;? ?", "", svg)
-    svg = svg.replace(INK, "currentColor").replace(FAINT, "var(--line, #999)")
-    for number, color in enumerate(PALETTE):
-        svg = svg.replace(color, f"var(--series-{number}, {color})")
-    name = html.escape(title, quote=True)
-    head = re.search(r'viewBox="[^"]+"', svg)
-    if head is None:
-        raise ValueError(f"plot '{title}': matplotlib wrote no viewBox")
-    names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-    opening = f'<svg {names} {head[0]} role="img" aria-label="{name}">\n<title>{name}</title>'
-    return re.sub(r"<svg[^>]*>", lambda _: opening, svg, count=1).strip() + "\n"

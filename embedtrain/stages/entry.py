@@ -9,6 +9,7 @@ from pathlib import Path
 from embedtrain.artifacts import mark_done
 from embedtrain.config.errors import UserError, disk_full_is_an_error
 from embedtrain.stages.context import STAGE_FILE, read_context
+from embedtrain.stages.run_report.machine import ran_on
 
 
 def work_on(folder: Path) -> None:
@@ -25,5 +26,5 @@ def work_on(folder: Path) -> None:
         facts = module.run_stage(context)
     if os.environ.get("RANK", "0") == "0":
         seconds = round(time.monotonic() - start, 1)
-        mark_done(folder, {"stage": context.stage.name, "seconds": seconds, "facts": facts})
+        mark_done(folder, {"stage": context.stage.name, "seconds": seconds, "facts": facts, **ran_on()})
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # of use only to an unfinished stage

@@ -8,20 +8,20 @@ from dataclasses import replace
 
 import numpy as np
 
-from embedtrain import __version__
 from embedtrain.artifacts import write_json
 from embedtrain.config.errors import UserError
 from embedtrain.config.stages import Export
 from embedtrain.data.examples import prompt_examples
 from embedtrain.data.store import open_source
-from embedtrain.model.card import Facts, SourceFacts
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.export import export_encoder
 from embedtrain.model.parity import check_parity
 from embedtrain.model.prompts import SourcePrompts
+from embedtrain.show.facts import RunFacts
 from embedtrain.stages.context import StageContext
 from embedtrain.stages.export_router import export_router
 from embedtrain.stages.opening import open_start
+from embedtrain.stages.run_report.facts import made_by, run_facts
 from embedtrain.text import source_text
 
 MODEL = "model"
@@ -48,7 +48,7 @@ def run_stage(context: StageContext) -> dict[str, object]:
     parity = check_parity(encoder, context.folder / MODEL, queries, documents, sources=sources)
     if stage.documents is not None:
         del encoder  # it would stand in memory beside both models
-        name, texts = card_facts(context, stage)["name"], (queries, documents)
+        name, texts = card_facts(context, stage).name, (queries, documents)
         router = export_router(context, context.folder / MODEL, stage.documents, texts, name)
         parity["router"] = router
     write_json(context.folder / "parity.json", parity)
@@ -97,26 +97,8 @@ def parity_texts(context: StageContext, stage: Export) -> tuple[list[str], list[
     return [row.query for row in rows], [row.positives[0] for row in rows]
 
 
-def card_facts(context: StageContext, stage: Export) -> Facts:
-    """What the model card says of the run."""
-    run = context.run
-    trained = stage.from_ != "base"
-    sources: dict[str, SourceFacts] = {
-        name: {
-            "num_rows": len(open_source(s, name, run.seed)),
-            "weight": s.weight,
-            "instruction": s.instruction,
-        }
-        for name, s in run.sources.items()
-        if trained
-    }
-    before = run.stages[: [s.name for s in run.stages].index(stage.name)]
-    stages = [f"{s.name} ({s.kind})" for s in before if trained and s.kind not in ("export", "evaluate")]
-    name = f"{run.name} {stage.link or stage.name}"
-    return {
-        "name": name,
-        "seed": run.seed,
-        "embedtrain_version": __version__,
-        "sources": sources,
-        "stages": stages,
-    }
+def card_facts(context: StageContext, stage: Export) -> RunFacts:
+    """What the model card says: the facts of the stages that the model comes from."""
+    folders = made_by(context.run, context.folder.parent, context.inputs)
+    facts = run_facts(context.run, folders, until=stage.name)
+    return replace(facts, name=f"{context.run.name} {stage.link or stage.name}")

@@ -3,9 +3,9 @@
 import datetime
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
+
+from embedtrain.stages.run_report.machine import installed, processor
 
 PACKAGES = (
     "torch",
@@ -29,20 +29,3 @@ def machine(threads: int) -> dict[str, Any]:
         "versions": {name: found for name in PACKAGES if (found := installed(name))},
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-
-
-def processor() -> str:
-    """Its name, as Linux tells it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next(
-        (x.partition(":")[2].strip() for x in lines if x.startswith("model name")), platform.processor()
-    )
-
-
-def installed(package: str) -> str | None:
-    """Its version, or None."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
