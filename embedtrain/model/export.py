@@ -15,7 +15,7 @@ from embedtrain.artifacts import write_json
 from embedtrain.average import tensors_in_memory, write_sharded, write_tensors
 from embedtrain.config.errors import UserError
 from embedtrain.config.schema import TextFormat
-from embedtrain.model.card import Facts, write_card
+from embedtrain.model.card import write_card
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.layout import is_gemma, kind_of
 from embedtrain.model.merged import merged_readers
@@ -38,10 +38,16 @@ from embedtrain.model.st_files import (
     tokenizer_config,
 )
 from embedtrain.model.tokens import append_token
+from embedtrain.show.facts import RunFacts
 from embedtrain.text import source_text
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MAX_SHARD_BYTES = 5 * 10**9
+ROPE_BASES = {
+    "gemma3_text": {"full_attention": "rope_theta", "sliding_attention": "rope_local_base_freq"},
+    "modernbert": {"full_attention": "global_rope_theta", "sliding_attention": "local_rope_theta"},
+}
+"""Older names of the rotary bases of each kind of layer."""
 FOREIGN_KEYS = ("quantization_config", "auto_map", "_model_name_or_path", "_name_or_path")
 
 
@@ -64,7 +70,7 @@ def export_encoder(
     folder: Path,
     *,
     precision: str = "float32",
-    facts: Facts | None = None,
+    facts: RunFacts | None = None,
     sources: Sources | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> None:
@@ -83,7 +89,7 @@ def export_encoder(
     write_weights(whole.encoder, partial, precision, max_shard_bytes)
     write_tokenizer(whole, partial)
     write_modules(whole, partial)
-    write_card(whole.encoder, partial / "README.md", precision, whole.prefixes, facts or {})
+    write_card(whole.encoder, partial / "README.md", precision, whole.prefixes, facts or RunFacts(""))
     partial.replace(folder)
 
 
@@ -159,16 +165,24 @@ def backbone_config(encoder: Encoder, precision: str) -> dict[str, Any]:
     for key in FOREIGN_KEYS:
         values.pop(key, None)
     values |= {"architectures": [type(encoder.backbone).__name__], "dtype": precision}
-    values |= old_rope(values)
+    with_old_rope(values)
     if kind_of(encoder.backbone) == "decoder" and not is_gemma(config):
         values |= attention_keys(encoder.spec.attention)
     return values
 
 
-def old_rope(values: dict[str, Any]) -> dict[str, float]:
-    """The plain rotary base where older servers look for it; a scaled one they must not mistake for plain."""
-    rope = values.get("rope_parameters") or {}
-    return {"rope_theta": rope["rope_theta"]} if rope.get("rope_type") == "default" else {}
+def with_old_rope(values: dict[str, Any]) -> None:
+    """Put plain rotary bases where older servers look for them; scaled ones they must not mistake for plain.
+
+    Where kinds of layers have bases of their own, TEI 1.9.3 reads Gemma 3's only without the new form.
+    """
+    rope, names = values.get("rope_parameters") or {}, ROPE_BASES.get(values["model_type"], {})
+    if rope.get("rope_type") == "default":
+        values["rope_theta"] = rope["rope_theta"]
+    elif names and all(rope.get(kind, {}).get("rope_type") == "default" for kind in names):
+        values |= {name: rope[kind]["rope_theta"] for kind, name in names.items()}
+        if values["model_type"] == "gemma3_text":
+            del values["rope_parameters"]
 
 
 def attention_keys(attention: str) -> dict[str, bool]:

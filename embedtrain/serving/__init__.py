@@ -1,0 +1,1 @@
+"""What servers make of an exported folder, judged from its files alone. Imports no torch."""
