@@ -5,14 +5,13 @@ Dimensions: S seeds, N queries of a task, R resamples.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
 
 import numpy as np
-from scipy.stats import t as student
+
+from embedtrain.ablation.paired import CONFIDENCE, paired_t
 
 Values = Mapping[str, np.ndarray]
 """By task, nDCG of each query and seed: (S, N), the same seeds and queries in every model."""
-CONFIDENCE, POWER = 0.95, 0.8
 NUM_RESAMPLES = 10_000
 CHUNK = 500
 
@@ -56,19 +55,6 @@ def compare(first: str, second: str, values: Mapping[str, Values]) -> Difference
     query_low, query_high = query_interval([100 * task_SN.mean(axis=0) for task_SN in by_task.values()])
     by_seed = tuple(by_seed_S.tolist())
     return Difference(first, second, by_seed, low, high, p, detectable, query_low, query_high)
-
-
-def paired_t(
-    by_seed_S: np.ndarray,
-) -> tuple[float | None, float | None, float | None, float | None]:
-    """95 % interval of the mean, two-sided p, and the difference found with a power of 80 %."""
-    num = len(by_seed_S)
-    if num < 2:
-        return None, None, None, None
-    mean, error = float(by_seed_S.mean()), float(by_seed_S.std(ddof=1)) / sqrt(num)
-    far, powered = (float(student.ppf(q, num - 1)) for q in ((1 + CONFIDENCE) / 2, POWER))
-    p = 2 * float(student.sf(abs(mean) / error, num - 1)) if error else float(mean == 0)
-    return mean - far * error, mean + far * error, p, (far + powered) * error
 
 
 def query_interval(tasks: Sequence[np.ndarray], seed: int = 0) -> tuple[float, float]:

@@ -1,0 +1,1 @@
+"""What each technique of a run is worth: variants by seeds, paired differences, and verdicts."""
