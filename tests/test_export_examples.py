@@ -8,7 +8,7 @@ from exports import DOCUMENTS, QUERIES, source_prompts, tiny_encoder
 from pydantic import ValidationError
 
 from embedtrain.artifacts import read_json
-from embedtrain.config.schema import TextFormat
+from embedtrain.config.schema import EncoderConfig, TextFormat
 from embedtrain.config.stages import Export
 from embedtrain.model.export import export_encoder
 from embedtrain.model.parity import check_parity
@@ -48,3 +48,8 @@ def test_default_examples_need_examples() -> None:
     stage = {"name": "final", "kind": "export", "from": "tuned", "few_shot_by_default": True}
     with pytest.raises(ValidationError, match="few_shot_by_default is on, but few_shot_examples names no"):
         Export.model_validate(stage)
+
+
+def test_the_first_token_is_not_left_out_of_its_own_pool() -> None:
+    with pytest.raises(ValidationError, match="pooling is 'cls', the first token's state, and pool_instruct"):
+        EncoderConfig.model_validate({"pooling": "cls", "pool_instruction": False})

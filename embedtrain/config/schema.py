@@ -51,6 +51,15 @@ class EncoderConfig(Strict):
     )
     append_eos: Bool = Field(False, description="add the end token to every text")
 
+    @model_validator(mode="after")
+    def _first_token_counts(self) -> "EncoderConfig":
+        if self.pooling == "cls" and not self.pool_instruction:
+            raise ValueError(
+                "pooling is 'cls', the first token's state, and pool_instruction is false: with a prompt "
+                "they contradict each other; set pool_instruction to true, or pooling to 'mean'"
+            )
+        return self
+
 
 class TextFormat(Strict):
     """Exact strings the model sees: `{text}` once, and `{instruction}` where there is one."""
