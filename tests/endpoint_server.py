@@ -126,12 +126,12 @@ class Handler(BaseHTTPRequestHandler):
             fault = owner.faults.pop(0) if owner.faults else None
         try:
             time.sleep(owner.seconds)
-            if fault is None or not fault(self):
-                found = ANSWERS.get(self.path)
-                self.answer(200 if found else 404, found(body) if found else {"detail": "Not Found"})
         finally:
             with owner.lock:
-                owner.now -= 1
+                owner.now -= 1  # before the answer, which the next request may follow at once
+        if fault is None or not fault(self):
+            found = ANSWERS.get(self.path)
+            self.answer(200 if found else 404, found(body) if found else {"detail": "Not Found"})
 
     def answer(self, status: int, content: object, **headers: str) -> None:
         """A whole answer."""

@@ -39,7 +39,10 @@ class ArrayFile:
 
 def open_array(path: Path) -> np.ndarray:
     """The numbers in a .npy file, left on disk."""
-    return np.asarray(np.load(path, mmap_mode="r"))
+    try:
+        return np.asarray(np.load(path, mmap_mode="r"))
+    except SystemError:  # CPython before 3.11.8, where two threads parse headers at once (its issue 106905)
+        return np.asarray(np.load(path, mmap_mode="r"))
 
 
 class Strings(Sequence[str]):
