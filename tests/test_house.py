@@ -168,6 +168,14 @@ def examples() -> Iterator[str]:
 SHOWN = sorted({*(line for page in PAGES for line in commands(page)), *examples()})
 
 
+WRITTEN = {
+    name
+    for page in PAGES
+    for name in re.findall(r'^```python title="(.+)"$', page.read_text(encoding="utf-8"), re.MULTILINE)
+}
+"""Programs that a page gives whole, for its reader to save."""
+
+
 def parse_command(words: list[str]) -> None:
     """Parse a command line of embedtrain without running it; raises what click raises on a mistake."""
     group = get_command(app)
@@ -192,7 +200,7 @@ def check_command(line: str) -> None:
             parse_command(rest)
         case ["python", "-m", "data_recipes", "build", name, *_]:
             assert name in {*local_recipes(), *hub_sets()}, f"no recipe {name}"
-        case ["python", script, *_] if script.endswith(".py"):
+        case ["python", script, *_] if script.endswith(".py") and script not in WRITTEN:
             assert (ROOT / script).is_file(), f"{script} is not there"
     for word in words:
         if word.startswith(("configs/", "tools/")):
