@@ -9,6 +9,8 @@ SIZE ?= quickstart
 LIGHT ?= python3.12
 
 PY := $(VENV)/bin/python
+# a worker a core, each with one thread; a file's tests stay together, for what they share
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 8 --dist loadfile
 PIP := $(PY) -m pip install --quiet --quiet --disable-pip-version-check
 CONFIG := configs/$(SIZE).yaml
 INSTALLED := $(VENV)/.installed
@@ -16,7 +18,7 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 MANIFEST := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart table test test-all check check-light format install install-dev clean
+.PHONY: help quickstart table test test-all check check-light docs format install install-dev clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,10 +32,10 @@ table: $(INSTALLED) ## the quickstart's table on the full test sets, kept in ben
 	@cp runs/quickstart/report.json runs/quickstart/report.md benchmarks/quickstart/
 
 test: $(INSTALLED_DEV) ## run the tests, the tiny quickstart among them
-	@$(PY) -m pytest
+	@$(PYTEST)
 
 test-all: $(INSTALLED_DEV) ## run all tests, the slow ones too
-	@$(PY) -m pytest -m "not gpu"
+	@$(PYTEST) -m "not gpu"
 
 check: $(INSTALLED_DEV) ## style, types, layers, spelling, sizes, generated docs
 	@$(VENV)/bin/ruff check --quiet
@@ -50,6 +52,9 @@ check-light: ## on another Python (LIGHT=python3.12): what needs no torch, and e
 	@.venv-light/bin/python -m pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt \
 		filelock jinja2 matplotlib numpy packaging pyarrow pydantic pyyaml rich tokenizers typer
 	@PYTHONPATH=. .venv-light/bin/python tools/light_rooms.py
+
+docs: $(INSTALLED_DEV) ## the documentation site, into build/site
+	@$(PY) tools/build_site.py
 
 format: $(INSTALLED_DEV) ## put the code in its one style
 	@$(VENV)/bin/ruff check --quiet --fix

@@ -5,11 +5,11 @@ import sys
 from embedtrain.cli import runs  # the commands in the order of --help
 
 # isort: split
-from embedtrain.cli import data, mining, models, soups
+from embedtrain.cli import ablations, data, mining, models, reporting, serving, soups
 from embedtrain.cli.app import INTERRUPTED, app
 from embedtrain.config.errors import UserError, disk_full_is_an_error
 
-__all__ = ["app", "data", "main", "mining", "models", "runs", "soups"]
+__all__ = ["ablations", "app", "data", "main", "mining", "models", "reporting", "runs", "serving", "soups"]
 
 
 def main() -> None:
