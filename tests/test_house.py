@@ -6,10 +6,10 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from shown_commands import shown_in_help, shown_on
 from typer.main import get_command
 
 from data_recipes.hub.build import hub_sets
@@ -149,23 +149,10 @@ def test_no_file_names_a_path_of_one_machine() -> None:
 # --- what the pages say -------------------------------------------------------------------------------------
 
 
-def commands(page: Path) -> Iterator[str]:
-    """Every command line of a page's shell blocks, continued lines joined, comments dropped."""
-    text = page.read_text(encoding="utf-8")
-    for block in re.findall(r"^```(?:sh|bash|console)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
-        for line in block.replace("\\\n", " ").splitlines():
-            words = shlex.split(line.removeprefix("$ "), comments=True)
-            if words:
-                yield shlex.join(words)
-
-
-def examples() -> Iterator[str]:
-    """The example that each command's help ends in."""
-    for command in app.registered_commands:
-        yield from re.findall(r"`(embedtrain [^`]+)`", command.epilog or "")
-
-
-SHOWN = sorted({*(line for page in PAGES for line in commands(page)), *examples()})
+SHOWN = sorted(
+    {one.text for page in PAGES for one in shown_on(page) if one.kind == "command"}
+    | {one.text for one in shown_in_help()}
+)
 
 
 WRITTEN = {
@@ -213,7 +200,7 @@ def test_shown_commands_can_be_run(line: str) -> None:
 
 
 def test_the_readme_shows_its_two_commands() -> None:
-    shown = set(commands(ROOT / "README.md"))
+    shown = {one.text for one in shown_on(ROOT / "README.md")}
     assert {"make quickstart", "make test"} <= shown
 
 

@@ -3,7 +3,7 @@
 `full_sizes` is none for a whole task; a subset keeps the sizes it was cut from, and reports name both.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self, TypeVar
 
@@ -54,15 +54,7 @@ class Retrieval:
         query_costs = count_tokens(self.queries)
         queries, kept = take_judged(self.query_ids, query_costs, costs, self.judged, max_tokens)
         refuse_few(self.name, queries, max_tokens)
-        documents = [i for i, name in enumerate(self.document_ids) if name in kept]
-        return replace(
-            self,
-            query_ids=take(self.query_ids, queries),
-            queries=take(self.queries, queries),
-            document_ids=take(self.document_ids, documents),
-            documents=take(self.documents, documents),
-            full_sizes=self.full_sizes or self.sizes,
-        )
+        return keep_texts(self, queries, kept)
 
 
 @dataclass(frozen=True)
@@ -99,15 +91,7 @@ class Reranking:
         rows = take_listed(self.query_ids, count_tokens(self.queries), costs, self.candidates, max_tokens)
         refuse_few(self.name, rows, max_tokens)
         kept = {name for row in rows for name in self.candidates[self.query_ids[row]]}
-        documents = [i for i, name in enumerate(self.document_ids) if name in kept]
-        return replace(
-            self,
-            query_ids=take(self.query_ids, rows),
-            queries=take(self.queries, rows),
-            document_ids=take(self.document_ids, documents),
-            documents=take(self.documents, documents),
-            full_sizes=self.full_sizes or self.sizes,
-        )
+        return keep_texts(self, rows, kept)
 
 
 @dataclass(frozen=True)
@@ -256,6 +240,7 @@ class Clustering:
         )
 
 
+Searched = TypeVar("Searched", Retrieval, Reranking)
 Task = Retrieval | Reranking | Similarity | PairClassification | Bitext | Classification | Clustering
 
 
@@ -268,6 +253,19 @@ def cut_tasks(tasks: Sequence[Task], max_tokens: int, count_tokens: CountTokens)
         cut[position] = tasks[position].subset(share, count_tokens)
         max_tokens -= min(share, totals[position])
     return [cut[position] for position in range(len(tasks))]
+
+
+def keep_texts(task: Searched, queries: Sequence[int], documents: Container[str]) -> Searched:
+    """The task with the queries at these rows and the documents of these ids."""
+    rows = [row for row, name in enumerate(task.document_ids) if name in documents]
+    return replace(
+        task,
+        query_ids=take(task.query_ids, queries),
+        queries=take(task.queries, queries),
+        document_ids=take(task.document_ids, rows),
+        documents=take(task.documents, rows),
+        full_sizes=task.full_sizes or task.sizes,
+    )
 
 
 def take(values: Sequence[T], rows: Iterable[int]) -> tuple[T, ...]:

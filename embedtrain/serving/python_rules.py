@@ -158,6 +158,15 @@ def judge_plain_template(served: Served) -> Answer | None:
     return other("sentence-transformers puts texts into the chat template, this does not")
 
 
+def judge_instruction(served: Served) -> Answer | None:
+    """Servers that do not know include_prompt."""
+    if served.pooling.get("include_prompt") is False and served.prompts:
+        return other(
+            "prompts are pooled with the text; sentence-transformers leaves them out (include_prompt)"
+        )
+    return None
+
+
 ST_TRANSFORMER = "sentence_transformers/base/modules/transformer.py"
 SENTENCE_TRANSFORMERS = Server(
     "sentence-transformers",

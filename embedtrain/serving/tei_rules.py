@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from embedtrain.serving.answers import Answer, Rule, Server, fine, other, refuses, remark
-from embedtrain.serving.python_rules import judge_model, short_window
+from embedtrain.serving.python_rules import judge_instruction, judge_model, short_window
 from embedtrain.serving.served import Served
 from embedtrain.serving.tei_configs import FIELDS, OTHER_TYPES, mistakes
 from embedtrain.serving.tensors import judge_weights
@@ -202,15 +202,6 @@ def judge_normalize(served: Served) -> Answer | None:
     if served.modules and served.module("Normalize") is None:
         return remark(
             'vectors come normalised unless a request says "normalize": false; directions are the same'
-        )
-    return None
-
-
-def judge_instruction(served: Served) -> Answer | None:
-    """include_prompt is not known."""
-    if served.pooling.get("include_prompt") is False and served.prompts:
-        return other(
-            "prompts are pooled with the text; sentence-transformers leaves them out (include_prompt)"
         )
     return None
 

@@ -1,7 +1,12 @@
 """What vLLM 0.33.0 makes of a folder when it serves embeddings."""
 
 from embedtrain.serving.answers import Answer, Rule, Server, fine, other, refuses, remark
-from embedtrain.serving.python_rules import judge_model, judge_tokenizer, short_window
+from embedtrain.serving.python_rules import (
+    judge_instruction,
+    judge_model,
+    judge_tokenizer,
+    short_window,
+)
 from embedtrain.serving.served import Served
 from embedtrain.serving.tensors import TRANSFORMERS_PREFIXES, judge_weights
 
@@ -169,15 +174,6 @@ def judge_precision(served: Served) -> Answer | None:
         return None
     lower = "bfloat16" if served.is_gemma else "float16"
     return remark(f"float32 is rounded to {lower} unless --dtype float32 is given")
-
-
-def judge_instruction(served: Served) -> Answer | None:
-    """include_prompt is not known."""
-    if served.pooling.get("include_prompt") is False and served.prompts:
-        return other(
-            "prompts are pooled with the text; sentence-transformers leaves them out (include_prompt)"
-        )
-    return None
 
 
 def judge_prompts(served: Served) -> Answer | None:
