@@ -25,6 +25,7 @@ def work_on(folder: Path) -> None:
     with disk_full_is_an_error(folder):
         facts = module.run_stage(context)
     if os.environ.get("RANK", "0") == "0":
-        seconds = round(time.monotonic() - start, 1)
+        steps = facts.get("step_seconds", 0.0)  # of every launch of a stage that was resumed
+        seconds = round(max(time.monotonic() - start, steps), 1)
         mark_done(folder, {"stage": context.stage.name, "seconds": seconds, "facts": facts, **ran_on()})
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # of use only to an unfinished stage
