@@ -114,7 +114,7 @@ def identify(job: Distilling) -> str:
     """A hash of what the numbers depend on: nothing goes on from a checkpoint of another."""
     return hash_json(
         {
-            "stage": job.stage.model_dump(mode="json"),
+            "stage": job.stage.identity(),
             "seed": job.cycles.seed,
             "texts": job.taught.written.facts["hash"],
             "encoder": job.encoder.spec.to_json(),

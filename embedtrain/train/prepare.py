@@ -161,7 +161,7 @@ def identify(job: Training, run: Run) -> str:
     """A hash of what the numbers depend on: a training never goes on from a checkpoint of another."""
     return hash_json(
         {
-            "stage": job.stage.model_dump(mode="json"),
+            "stage": job.stage.identity(),
             "seed": job.seed,
             "sources": {name: run.sources[name].model_dump(mode="json") for name in job.rows},
             "rows": {
