@@ -24,6 +24,7 @@ from embedtrain.config.types import (
     Str,
     Strict,
 )
+from embedtrain.config.validating import Validating
 
 
 class Schedule(Strict):
@@ -74,6 +75,9 @@ class Train(Stage):
         None, description="a checkpoint also when the last one is so old, by the first process's clock"
     )
     keep_last: AtLeastOne = Field(2, description="complete checkpoints kept")
+    validation: Validating | None = Field(
+        None, description="test data that the encoder is measured on as it trains"
+    )
     snapshot_steps: tuple[AtLeastOne, ...] = Field(
         (), description="steps after which the encoder is kept too, for a soup or an export of `NAME@STEP`"
     )

@@ -87,6 +87,7 @@ def outside_paths(run: Run, stage: AnyStage) -> list[str]:
         paths.append(named[1].model)
     paths += stage.test_data if isinstance(stage, Filter) else []
     paths += stage.corpus if isinstance(stage, Mine) else []
+    paths += stage.validation.data if isinstance(stage, Train) and stage.validation else []
     if isinstance(stage, Distil):
         paths += stage.texts
         paths += [stage.teacher.folder] if isinstance(stage.teacher, StoredTeacher) else []
