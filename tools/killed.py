@@ -60,7 +60,7 @@ def run_of(place: Path, name: str, how: How) -> dict[str, Any]:
         "kind": "train",
         "objective": {"terms": [{"kind": "infonce", "temperature": 0.1, "mixing": [{"kind": "pair"}]}]},
         "batch_size": 6,
-        "num_negatives": 1,
+        "num_negatives": 2,
         "steps": how.steps,
         "lr": 3e-3,
         "save_every_steps": 3,
