@@ -87,6 +87,8 @@ def test_it_is_the_same_after_a_kill(tmp_path: Path, whole: Finished) -> None:
     assert same(parameters(resumed), parameters(encoder))
     assert curve_of(tmp_path) == curve_of(whole[0])
     assert list((tmp_path / "best").iterdir()) == [best_file(tmp_path, BEST)]
+    _, at_the_end = train_tiny(tiny_folder(), tmp_path, STAGE, validate=peaks(tmp_path))
+    assert same(parameters(at_the_end), parameters(encoder))  # killed after its last step
 
 
 def test_full_tuning_with_dropout_goes_on_bit_for_bit(tmp_path: Path) -> None:
