@@ -9,6 +9,10 @@ from pathlib import Path
 from typing import Any
 
 DONE = "done.json"
+CHECKPOINTS, BEST = "checkpoints", "best"
+"""In the folder of an unfinished training: what it goes on from."""
+STOPPABLE, STOP = ".stoppable", ".stop"
+"""In the folder of a stage at work: it can stop where it goes on later; it is asked to."""
 BLOCK = 1 << 20
 
 
@@ -27,7 +31,17 @@ def write_atomic(path: Path | str, content: str | bytes) -> Path:
         file.flush()
         os.fsync(file.fileno())
     aside.replace(path)
+    flush(path.parent)
     return path
+
+
+def flush(path: Path | str) -> None:
+    """Bring to the disk what was written to a file, or which files are in a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_json(path: Path | str, value: object) -> Path:

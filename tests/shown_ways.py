@@ -83,6 +83,7 @@ ELSEWHERE = (
         "test_loss_memory.py::test_streamed_needs_less_than_direct",
         "smaller batches",
     ),
+    Elsewhere(r"python tools/torture\.py.*", "test_torture.py::test_two_kills", "two kills of one process"),
     Elsewhere(
         r"python tools/bench/train_step\.py.*", "test_bench_train_step.py::test_rehearsal", "tiny model"
     ),

@@ -145,6 +145,15 @@ def test_a_killed_stage_ends_in_the_same_bytes(tmp_path: Path) -> None:
     assert curve_of(killed) == curve_of(whole)
 
 
+def test_killed_once_its_student_is_written_it_ends_in_the_same_bytes(tmp_path: Path) -> None:
+    """The best weights stay until the folder is in its place."""
+    folder, facts = run_tiny(tmp_path, patience=50)
+    before = outputs(folder)
+    folder, again = run_tiny(tmp_path, patience=50)
+    assert outputs(folder) == before
+    assert again["best"] == facts["best"]
+
+
 def outputs_but_paths(folder: Path) -> dict[str, bytes]:
     """The bytes of what is left, but for where the base lies."""
     place = str(folder.parents[1]).encode()

@@ -34,6 +34,7 @@ from embedtrain.model.checkpoint import all_tensors, save_encoder
 from embedtrain.model.encoder import Encoder, weights_hash
 from embedtrain.model.load import open_encoder
 from embedtrain.train.interrupt import Stopped
+from embedtrain.train.loop import Validate
 
 Finished = tuple[Path, Encoder, dict[str, object]]
 CHECKPOINTS = [f"step-{step:06d}" for step in (16, 18)]
@@ -145,6 +146,28 @@ def test_damaged_checkpoints_are_passed_over(
     assert "train tune from step 12: 6 steps" in said
     assert same(parameters(again), parameters(encoder))
     assert curve_of(tmp_path) == curve_of(whole)
+
+
+def test_it_goes_on_under_other_intervals(tmp_path: Path, uninterrupted: Finished) -> None:
+    """When a training is saved and diagnosed changes no weight, so a checkpoint serves under all of them."""
+    _, encoder, _ = uninterrupted
+    with pytest.raises(InterruptedError):
+        train_tiny(tiny_folder(), tmp_path, tiny_stage(), validate=fail_at(tmp_path, 8))
+    stage = tiny_stage(save_every_steps=3, save_every_minutes=5.0, keep_last=1, diagnostics_every_steps=0)
+    _, resumed = train_tiny(tiny_folder(), tmp_path, stage)
+    assert same(parameters(resumed), parameters(encoder))
+    assert [line["step"] for line in curve_of(tmp_path) if "diagnostics/accuracy_at_1" in line] == [1]
+
+
+def fail_at(folder: Path, step: int) -> Validate:
+    """A validation that ends the training in a step, before its checkpoint."""
+
+    def validate(encoder: Encoder) -> dict[str, float]:
+        if len(curve_of(folder)) == step - 1:
+            raise InterruptedError
+        return {}
+
+    return validate
 
 
 def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path, uninterrupted: Finished) -> None:

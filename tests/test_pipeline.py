@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from embedtrain.artifacts import mark_done, read_json
+from embedtrain.config.distilling import Distil, StoredTeacher
 from embedtrain.config.errors import UserError
 from embedtrain.config.load import load_machine, load_run
 from embedtrain.config.schema import Run
+from embedtrain.config.stage import CHECKPOINTING
 from embedtrain.pipeline import StagePlan, launch_command, lock, plan_run
 
 CONFIG = """
@@ -88,6 +90,20 @@ def test_a_changed_row_makes_the_run_stale(config: Path) -> None:
 def test_unfinished_work_resumes(config: Path) -> None:
     plan_run(load_run(config))[0].partial.mkdir(parents=True)
     assert states(load_run(config))["first"] == "resumes"
+
+
+def test_when_a_stage_is_saved_is_no_part_of_what_it_is(config: Path) -> None:
+    """Such a key may change while a stage is unfinished, and leaves a finished one as it is."""
+    finish(plan_run(load_run(config)))
+    free = ["save_every_steps=7", "save_every_minutes=1.5", "keep_last=9", "diagnostics_every_steps=0"]
+    assert set(states(load_run(config, [f"stages.first.{setting}" for setting in free])).values()) == {"done"}
+    assert states(load_run(config, ["stages.first.lr=2e-3"]))["first"] == "stale"
+    distil = Distil(name="d", kind="distil", teacher=StoredTeacher(kind="vectors", folder="v"))
+    assert distil.identity().keys() == set(resolved_stage(distil)) - CHECKPOINTING
+
+
+def resolved_stage(stage: Distil) -> dict[str, object]:
+    return stage.model_dump(mode="json", by_alias=True)
 
 
 def test_the_machine_is_no_part_of_what_a_stage_is(config: Path) -> None:

@@ -100,6 +100,8 @@ def stage_faults(run: Run, counts: SourceRows) -> Iterator[Fault]:
             yield from objective_faults(run, stage, here, sources_of(run, stage))
             yield from teacher_faults(run, stage, here)
             yield from snapshot_faults(stage, here)
+            if stage.validation:
+                yield from test_data_faults(stage.validation.data, (*here, "validation", "data"))
         elif isinstance(stage, Distil):
             yield from distil_faults(run, stage, here)
         elif isinstance(stage, Soup):

@@ -1,11 +1,11 @@
 """The stage that learns a teacher's vectors (LEAF)."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from embedtrain.config.retrievers import EndpointJudge
-from embedtrain.config.stage import Stage
+from embedtrain.config.stage import CHECKPOINTING, Stage
 from embedtrain.config.tuning import Decay, Lora, TeacherModel
 from embedtrain.config.types import (
     AtLeastOne,
@@ -44,6 +44,8 @@ class Distil(Stage):
     It then answers for the teacher: documents encoded by the one are searched with queries encoded by the
     other. Its vectors are brought to length 1 where the teacher's are.
     """
+
+    free: ClassVar[frozenset[str]] = CHECKPOINTING
 
     kind: Literal["distil"]
     from_: Str = Field("base", alias="from", description="`base` or an earlier train, distil or soup stage")
@@ -92,6 +94,9 @@ class Distil(Stage):
         description="stop after so many validations, one an epoch, without a lower loss; the best is kept",
     )
     save_every_steps: AtLeastOne = Field(500, description="checkpoint interval")
+    save_every_minutes: Positive | None = Field(
+        None, description="a checkpoint also when the last one is so old, by the first process's clock"
+    )
     keep_last: AtLeastOne = Field(2, description="complete checkpoints kept")
     max_query_tokens: AtLeastOne | None = Field(None, description="overrides the text section")
     max_document_tokens: AtLeastOne | None = Field(None, description="overrides the text section")

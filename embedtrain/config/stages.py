@@ -1,6 +1,6 @@
 """The stages of a run: one class a kind, told apart by `kind`."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
@@ -9,7 +9,7 @@ from embedtrain.config.mining import Mine, Score, Select
 from embedtrain.config.objective import Objective
 from embedtrain.config.soups import Soup
 from embedtrain.config.sources import Mixture
-from embedtrain.config.stage import Stage
+from embedtrain.config.stage import CHECKPOINTING, Stage
 from embedtrain.config.tuning import Decay, Lora, TeacherModel
 from embedtrain.config.types import (
     LINK_NAME,
@@ -24,6 +24,7 @@ from embedtrain.config.types import (
     Str,
     Strict,
 )
+from embedtrain.config.validating import Validating
 
 
 class Schedule(Strict):
@@ -36,6 +37,8 @@ class Schedule(Strict):
 
 class Train(Stage):
     """Optimizer steps on rows: encode, gather, objective, backward."""
+
+    free: ClassVar[frozenset[str]] = frozenset({*CHECKPOINTING, "diagnostics_every_steps"})
 
     kind: Literal["train"]
     from_: Str = Field("base", alias="from", description="`base` or an earlier train, distil or soup stage")
@@ -68,7 +71,13 @@ class Train(Stage):
     max_gradient_norm: Positive = Field(1.0, description="gradient norm is clipped to it")
     betas: tuple[Decay, Decay] = Field((0.9, 0.999), description="AdamW's two averages")
     save_every_steps: AtLeastOne = Field(100, description="checkpoint interval")
+    save_every_minutes: Positive | None = Field(
+        None, description="a checkpoint also when the last one is so old, by the first process's clock"
+    )
     keep_last: AtLeastOne = Field(2, description="complete checkpoints kept")
+    validation: Validating | None = Field(
+        None, description="test data that the encoder is measured on as it trains"
+    )
     snapshot_steps: tuple[AtLeastOne, ...] = Field(
         (), description="steps after which the encoder is kept too, for a soup or an export of `NAME@STEP`"
     )

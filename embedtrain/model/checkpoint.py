@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 
-from embedtrain.artifacts import read_json, write_atomic, write_json
+from embedtrain.artifacts import flush, read_json, write_atomic, write_json
 from embedtrain.average import Tensors, tensors_in_memory
 from embedtrain.config.errors import UserError
 from embedtrain.config.tuning import Lora
@@ -158,7 +158,9 @@ def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     """A safetensors file, whole or absent."""
     aside = path.with_name(path.name + ".partial")
     save_file({name: t.contiguous().cpu() for name, t in tensors.items()}, aside, metadata={"format": "pt"})
+    flush(aside)
     aside.replace(path)
+    flush(path.parent)
 
 
 def save_dense(dense: nn.Module, folder: Path) -> None:

@@ -63,9 +63,8 @@ def identify(
 ) -> dict[str, object]:
     """Every value that the stage's result depends on, by dotted name."""
     config = resolved(run)
-    entry = next(s for s in config["stages"] if s["name"] == stage.name)
     parts: dict[str, object] = {"format": FORMATS[stage.kind]}
-    parts.update(flatten(f"stages.{stage.name}", entry))
+    parts.update(flatten(f"stages.{stage.name}", stage.identity()))
     for section in SECTIONS.get(stage.kind, ()):
         parts.update(flatten(section, config[section]))
     for name in sources_of(run, stage):
@@ -88,6 +87,7 @@ def outside_paths(run: Run, stage: AnyStage) -> list[str]:
         paths.append(named[1].model)
     paths += stage.test_data if isinstance(stage, Filter) else []
     paths += stage.corpus if isinstance(stage, Mine) else []
+    paths += stage.validation.data if isinstance(stage, Train) and stage.validation else []
     if isinstance(stage, Distil):
         paths += stage.texts
         paths += [stage.teacher.folder] if isinstance(stage.teacher, StoredTeacher) else []

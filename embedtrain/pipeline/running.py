@@ -11,7 +11,10 @@ from pathlib import Path
 
 from embedtrain import __version__
 from embedtrain.artifacts import (
+    BEST,
+    CHECKPOINTS,
     DONE,
+    flush,
     is_done,
     mark_done,
     read_json,
@@ -24,11 +27,12 @@ from embedtrain.config.schema import Machine, Run
 from embedtrain.config.stages import Evaluate, Export
 from embedtrain.pipeline.identity import SECTIONS
 from embedtrain.pipeline.plan import StagePlan, plan_run, print_plan
+from embedtrain.pipeline.stopping import RESUME_CODE, SIGNALS, Work, hearing, stop_between
 from embedtrain.stages.context import STAGE_FILE
 
 PARALLEL = ("train", "distil", "mine", "score", "evaluate")
 """Stages that share their work between the machine's processes."""
-RESUME_CODE = 75
+INTERRUPTED = 130
 
 
 def launch_command(plan: StagePlan, machine: Machine) -> list[str]:
@@ -52,18 +56,6 @@ def launch_command(plan: StagePlan, machine: Machine) -> list[str]:
     return [sys.executable, *launcher, *module]
 
 
-@contextmanager
-def forward_signals(child: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Pass SIGTERM on to the child, and leave Ctrl-C, which reaches it already, to the child."""
-    terminate = signal.signal(signal.SIGTERM, lambda number, frame: child.send_signal(number))
-    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, terminate)
-        signal.signal(signal.SIGINT, interrupt)
-
-
 def work(plan: StagePlan, run: Run, machine: Machine) -> None:
     """Run one stage in a process of its own and move its folder into place when it is done."""
     if not is_done(plan.partial):
@@ -75,15 +67,17 @@ def work(plan: StagePlan, run: Run, machine: Machine) -> None:
             "inputs": {name: str(path) for name, path in plan.inputs.items()},
         }
         write_json(plan.partial / STAGE_FILE, context)
-        child = subprocess.Popen(launch_command(plan, machine))
-        with forward_signals(child):
-            code = child.wait()
-        if code != 0:
-            raise StageFailed(plan, code)
+        at_work = Work(plan.partial)
+        code = at_work.run(launch_command(plan, machine))
+        if at_work.asked or code != 0:
+            raise StageFailed(plan, RESUME_CODE if at_work.asked else code)
     record = read_json(plan.partial / DONE)
     record.update(parts=plan.parts, embedtrain=__version__, kind=plan.stage.kind)
     mark_done(plan.partial, record)
+    for name in (CHECKPOINTS, BEST):  # of use only to an unfinished stage
+        shutil.rmtree(plan.partial / name, ignore_errors=True)
     plan.partial.rename(plan.folder)
+    flush(plan.folder.parent)
 
 
 def probe(run: Run, root: Path) -> None:
@@ -99,7 +93,7 @@ class StageFailed(UserError):
     def __init__(self, plan: StagePlan, code: int) -> None:
         """Say what happened and what to do."""
         name = f"stage '{plan.stage.name}' ({plan.stage.kind})"
-        if code in (RESUME_CODE, 130, -signal.SIGTERM, -signal.SIGINT):
+        if code in (RESUME_CODE, INTERRUPTED, *(-number for number in SIGNALS)):
             text = f"{name} stopped; the same command goes on from where it was"
         elif code < 0:
             text = f"{name} was killed by {signal.Signals(-code).name}; the same command resumes it"
@@ -151,7 +145,7 @@ def run_stages(
     `until` stops after the stage of that name; `again` throws unfinished work away first.
     """
     root = Path(run.folder) / run.name
-    with lock(root, config):
+    with lock(root, config), hearing(stop_between):
         plans = plan_run(run)
         print_plan(run, plans)
         if any(p.state != "done" and "base" in SECTIONS.get(p.stage.kind, ()) for p in plans):

@@ -141,6 +141,6 @@ def save_student(folder: Path, stage: Distil, encoder: Encoder) -> None:
     if stage.projection != "none":
         fold_lora(encoder)
     save_encoder(encoder.eval(), folder / ENCODER)
-    for name in (TEXTS, TEACHER, "best"):
+    for name in (TEXTS, TEACHER):
         shutil.rmtree(folder / name, ignore_errors=True)
     (folder / FITTED).unlink(missing_ok=True)

@@ -1,7 +1,7 @@
 """Starts the work of one stage folder in this process and marks the folder done."""
 
 import os
-import shutil
+import signal
 import time
 from importlib import import_module
 from pathlib import Path
@@ -19,6 +19,7 @@ def work_on(folder: Path) -> None:
     """
     if not (folder / STAGE_FILE).is_file():
         raise UserError(f"{folder}: no {STAGE_FILE} there; stage folders are made by `embedtrain run`")
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1})
     context = read_context(folder)
     module = import_module(f"embedtrain.stages.{context.stage.kind}")
     start = time.monotonic()
@@ -28,4 +29,3 @@ def work_on(folder: Path) -> None:
         steps = facts.get("step_seconds", 0.0)  # of every launch of a stage that was resumed
         seconds = round(max(time.monotonic() - start, steps), 1)
         mark_done(folder, {"stage": context.stage.name, "seconds": seconds, "facts": facts, **ran_on()})
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # of use only to an unfinished stage

@@ -9,14 +9,20 @@ import torch
 from embedtrain.config.stages import Train
 from embedtrain.data.rows import Row
 from embedtrain.dist import current, require_processes, start_processes, stop_processes
+from embedtrain.evaluation.measure import Remembering, measure
+from embedtrain.evaluation.sets import cut, read_tasks, unlike_names
+from embedtrain.evaluation.validation import Validated, mean_score
 from embedtrain.model.checkpoint import save_encoder
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.lora import add_lora, tune_all
+from embedtrain.model.prompts import SourcePrompts
 from embedtrain.stages.context import StageContext
 from embedtrain.stages.opening import ENCODER, open_sources, open_start
 from embedtrain.stages.preflight import require, row_faults, teacher_dim_faults, view_faults
 from embedtrain.stages.teacher import TEACHER, StoredVectors, is_taught, lookups, teacher_vectors
+from embedtrain.text import source_text
 from embedtrain.train.loop import train
+from embedtrain.train.validation import Validate
 
 
 def run_stage(context: StageContext) -> dict[str, object]:
@@ -37,12 +43,40 @@ def run_stage(context: StageContext) -> dict[str, object]:
     else:
         tune_all(encoder)
     teachers = lookups(stage, rows, vectors)
-    facts = train(encoder, rows, stage, context.run, context.machine, context.folder, teachers=teachers)
+    facts = train(
+        encoder,
+        rows,
+        stage,
+        context.run,
+        context.machine,
+        context.folder,
+        teachers=teachers,
+        validate=validation_of(context, stage),
+    )
     if current().rank == 0:
         save_encoder(encoder.eval(), context.folder / ENCODER)
         shutil.rmtree(context.folder / TEACHER, ignore_errors=True)
     stop_processes()
     return facts | {"rows": {name: len(source) for name, source in rows.items()}}
+
+
+def validation_of(context: StageContext, stage: Train) -> Validate | None:
+    """Measures an encoder on the stage's validation data, all processes sharing the texts."""
+    if stage.validation is None:
+        return None
+    tasks = cut(unlike_names(read_tasks(stage.validation.data)), stage.validation.max_tokens)
+
+    def validate(encoder: Encoder) -> dict[str, float]:
+        prompts = {
+            name: SourcePrompts(source_text(encoder.spec.text, source, context.run.seed), source.tasks)
+            for name, source in context.run.sources.items()
+        }
+        judged = Validated(encoder, stage.name, prompts)
+        shared = Remembering(stage.name, lambda: judged, shared=current().world > 1)
+        results = [measure(shared, task) for task in tasks]
+        return {result.task: result.figure.value for result in results} | {"mean": mean_score(results)}
+
+    return validate
 
 
 def learn_from(

@@ -1,11 +1,13 @@
 """What a stopped training goes on from: a folder a checkpoint, whole or not there.
 
 Tensors are safetensors, the rest JSON; nothing is pickled. `done.json`, written last, holds the hash of every
-file, so a damaged checkpoint is told from a whole one.
+file, so a damaged checkpoint is told from a whole one. All of it is on the disk before the folder gets its
+name. `state.json` says what encoder the parameters belong to: its base and revision, attention, pooling, text
+templates and prompts, and the shape of its adapters.
 """
 
-import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,60 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from embedtrain.artifacts import DONE, hash_file, mark_done, read_json, write_json
+from embedtrain.artifacts import CHECKPOINTS, DONE, flush, hash_file, mark_done, read_json, write_json
 from embedtrain.config.errors import UserError
+from embedtrain.dist import barrier, current
+from embedtrain.model.encoder import Encoder
+from embedtrain.train.log import CURVE, Figures, append_curve, cut_curve
 
 PARAMETERS, OPTIMIZER, STATE = "parameters.safetensors", "optimizer.safetensors", "state.json"
+FILES = (PARAMETERS, OPTIMIZER, STATE)
 State = dict[str, Any]
 Named = list[tuple[str, Parameter]]
+
+
+def first_state(identity: str, encoder: Encoder) -> State:
+    """The state before the first step."""
+    lora = encoder.lora.model_dump() if encoder.lora else None
+    return {"step": 0, "identity": identity, "encoder": encoder.spec.to_json() | {"lora": lora}}
+
+
+def resume_training(folder: Path, first: State, named: Named, optimizer: Optimizer) -> State:
+    """The state of a stage folder's newest whole checkpoint, its numbers put in place; else `first`.
+
+    The curve loses what is about to be done again, and the folder what a killed process left half written.
+    """
+    root = folder / CHECKPOINTS
+    checkpoint, messages = newest_checkpoint(root)
+    state = first if checkpoint is None else load_checkpoint(checkpoint, first, named, optimizer)
+    if current().rank == 0:
+        print("".join(f"{message}\n" for message in messages), end="", file=sys.stderr)
+        for left in root.glob(".step-*.partial"):
+            shutil.rmtree(left)
+        folder.mkdir(parents=True, exist_ok=True)
+        cut_curve(folder / CURVE, int(state["step"]))
+    barrier()
+    return state
+
+
+def record_step(
+    folder: Path,
+    figures: Figures,
+    state: State,
+    named: Named,
+    optimizer: Optimizer,
+    *,
+    keep_last: int,
+    save: bool,
+) -> None:
+    """The first process adds a step to the curve and, where asked, saves a checkpoint; the others wait."""
+    if current().rank == 0:
+        append_curve(folder / CURVE, figures)
+        if save:
+            flush(folder / CURVE)
+            save_checkpoint(folder / CHECKPOINTS, state, named, optimizer, keep_last)
+    if save:
+        barrier()
 
 
 def save_checkpoint(root: Path, state: State, named: Named, optimizer: Optimizer, keep_last: int) -> Path:
@@ -32,9 +82,10 @@ def save_checkpoint(root: Path, state: State, named: Named, optimizer: Optimizer
     _save_tensors(aside / PARAMETERS, {name: p.detach() for name, p in named})
     _save_tensors(aside / OPTIMIZER, _optimizer_tensors(optimizer))
     write_json(aside / STATE, state)
-    mark_done(aside, {name: hash_file(aside / name) for name in (PARAMETERS, OPTIMIZER, STATE)})
+    mark_done(aside, {name: hash_file(aside / name) for name in FILES})
     shutil.rmtree(folder, ignore_errors=True)
     aside.rename(folder)
+    flush(root)
     for old in _folders(root)[:-keep_last]:
         shutil.rmtree(old)
     return folder
@@ -51,13 +102,20 @@ def newest_checkpoint(root: Path) -> tuple[Path | None, list[str]]:
     return None, messages
 
 
-def load_checkpoint(folder: Path, identity: str, named: Named, optimizer: Optimizer) -> State:
-    """Put a checkpoint's numbers into the parameters and the optimizer; returns its state."""
+def load_checkpoint(folder: Path, first: State, named: Named, optimizer: Optimizer) -> State:
+    """Put a checkpoint's numbers into the parameters and the optimizer; returns its state.
+
+    Raises UserError where it is of another training than the one that begins with the state `first`.
+    """
     state: State = read_json(folder / STATE)
-    if state["identity"] != identity:
+    if state["identity"] != first["identity"]:
+        before, now = state["encoder"], first["encoder"]
+        changed = [
+            f"{key} is {before[key]} there and {now[key]} here" for key in now if before[key] != now[key]
+        ]
         raise UserError(
-            f"{folder}: was made by another config, other rows or another model; "
-            f"remove {folder.parent} to start anew"
+            f"{folder}: was made by another config, other rows or another model"
+            f"{''.join(f' ({text})' for text in changed[:1])}; remove {folder.parent} to start anew"
         )
     saved = load_file(folder / PARAMETERS)
     with torch.no_grad():
@@ -85,6 +143,8 @@ def _fault(folder: Path) -> str | None:
         hashes = read_json(folder / DONE)
     except ValueError:
         return f"its {DONE} is not JSON"
+    if sorted(hashes) != sorted(FILES):
+        return f"its {DONE} names other files"
     for name, expected in hashes.items():
         if not (folder / name).is_file():
             return f"{name} is missing"
@@ -101,5 +161,4 @@ def _optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
 
 def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    flush(path)

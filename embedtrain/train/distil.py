@@ -6,7 +6,6 @@ number for number. The loss is a sum over texts, so a chunk is carried into the 
 Dimensions: N local texts, K dims of the teacher's vectors.
 """
 
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,34 +15,34 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from embedtrain.artifacts import hash_json, read_json
+from embedtrain.artifacts import hash_json
 from embedtrain.batch import unit
 from embedtrain.collate import hash_seed
 from embedtrain.config.distilling import Distil
 from embedtrain.config.schema import Machine
-from embedtrain.dist import barrier, current, mean_over_processes
+from embedtrain.dist import current, mean_over_processes
 from embedtrain.loss.embed_distill import DISTANCES
-from embedtrain.model.checkpoint import save_tensors
 from embedtrain.model.compiled import compiled_layers
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.packed import copied
 from embedtrain.show.progress import progress
-from embedtrain.train.checkpoint import STATE, State, load_checkpoint, newest_checkpoint, save_checkpoint
+from embedtrain.train.best import keep_best, remove_beaten, restore_best
+from embedtrain.train.checkpoint import State, first_state, record_step, resume_training
 from embedtrain.train.cycles import Cycles
 from embedtrain.train.feed import feed
-from embedtrain.train.interrupt import Stopped, interruptible
-from embedtrain.train.log import Figures, append_curve, cut_curve, read_curve, speed, warm_up
+from embedtrain.train.interrupt import interruptible
+from embedtrain.train.log import CURVE, Figures, read_curve, speed, warm_up
 from embedtrain.train.memory import memory_faults
 from embedtrain.train.place import place_encoder
 from embedtrain.train.schedule import make_optimizer
 from embedtrain.train.step import exact_dtype
 from embedtrain.train.taught import Lesson, Taught
 from embedtrain.train.update import update
+from embedtrain.train.wishes import Clock, Wishes
 
 LOSS, COSINE = "validation/loss", "validation/cosine"
 
@@ -72,30 +71,32 @@ def distil(
     with patience, `best/`. Raises Stopped, after a checkpoint, when asked to stop.
     """
     job = prepare(encoder, taught, stage, machine, folder, seed)
-    state, total = resume(job), len(job.cycles)
+    state, total, saving = resume(job), len(job.cycles), Clock(stage.save_every_minutes)
     first = int(state["step"])
     title = f"distil {stage.name}" + (f" from step {first}" if first else "")
     with (
-        interruptible() as asked,
+        interruptible(folder) as asked,
         progress(title, total=total - first, unit="step") as bar,
         compiled_layers(encoder, machine.compile),
         feed(partial(local_lesson, job), range(first, total), device=encoder.device) as lessons,
     ):
-        while int(state["step"]) < total and not out_of_patience(stage, state):
+        while not is_last(job, state):
             with memory_faults(f"stage '{stage.name}', step {state['step'] + 1}", machine):
-                figures, stop = do_step(job, int(state["step"]), lessons, asked.is_set())
+                own = Wishes(asked(), saving.is_due)
+                figures, wishes = do_step(job, int(state["step"]), lessons, own)
             if machine.compile and state["step"] == first:
                 figures |= warm_up(figures)
             state["step"] += 1
             figures |= validate(job, state)
-            write_step(job, state, figures, stop)
+            if write_step(job, state, figures, wishes):
+                saving.restart()
             bar.advance(
                 1, **{name: figures[name] for name in ("loss", "lr", LOSS, COSINE) if name in figures}
             )
-            if stop and state["step"] < total:
-                step = state["step"]
-                raise Stopped(f"stopped at step {step} of {total}; run the same command to resume")
-    keep_best(job, state)
+            if wishes.stop and not is_last(job, state):
+                asked.stop(state["step"], total)
+    if stage.patience is not None:
+        restore_best(folder, state["best_step"], job.named)
     return facts(job, state)
 
 
@@ -114,7 +115,7 @@ def identify(job: Distilling) -> str:
     """A hash of what the numbers depend on: nothing goes on from a checkpoint of another."""
     return hash_json(
         {
-            "stage": job.stage.model_dump(mode="json"),
+            "stage": job.stage.identity(),
             "seed": job.cycles.seed,
             "texts": job.taught.written.facts["hash"],
             "encoder": job.encoder.spec.to_json(),
@@ -128,17 +129,8 @@ def resume(job: Distilling) -> State:
 
     `best_step` and `best_loss` are of the best validation, `worse` counts those since.
     """
-    checkpoint, messages = newest_checkpoint(job.folder / "checkpoints")
-    identity = identify(job)
-    state: State = {"step": 0, "identity": identity, "best_step": 0, "best_loss": None, "worse": 0}
-    if checkpoint is not None:
-        state = load_checkpoint(checkpoint, identity, job.named, job.optimizer)
-    if current().rank == 0:
-        print("".join(f"{message}\n" for message in messages), end="", file=sys.stderr)
-        job.folder.mkdir(parents=True, exist_ok=True)
-        cut_curve(job.folder / "curve.jsonl", int(state["step"]))
-    barrier()
-    return state
+    first = first_state(identify(job), job.encoder) | {"best_step": 0, "best_loss": None, "worse": 0}
+    return resume_training(job.folder, first, job.named, job.optimizer)
 
 
 def local_lesson(job: Distilling, step: int) -> Lesson:
@@ -149,8 +141,8 @@ def local_lesson(job: Distilling, step: int) -> Lesson:
     return job.taught.lesson(places[here.rank :: here.world])
 
 
-def do_step(job: Distilling, step: int, lessons: Iterator[Lesson], asked: bool) -> tuple[Figures, bool]:
-    """A step on the next texts: its line of the curve, and whether a process was asked to stop."""
+def do_step(job: Distilling, step: int, lessons: Iterator[Lesson], own: Wishes) -> tuple[Figures, Wishes]:
+    """A step on the next texts: its line of the curve, and what any process wishes for after it."""
     start, stage, device = time.monotonic(), job.stage, job.accelerator.device
     tokens, targets_NK = next(lessons)
     feed_seconds = time.monotonic() - start
@@ -166,8 +158,10 @@ def do_step(job: Distilling, step: int, lessons: Iterator[Lesson], asked: bool) 
         total += summed.detach()
     lr, where = stage.lr * job.cycles.lr_factor(step), f"stage '{stage.name}', step {step + 1}"
     norm = update(job.accelerator, job.optimizer, job.named, stage.max_gradient_norm, lr, where)
-    figures = torch.stack([total / mean_count, total.new_tensor(tokens.num_tokens), total.new_tensor(asked)])
-    loss, mean_tokens, stop = mean_over_processes(figures).tolist()
+    numbers = total.new_tensor([tokens.num_tokens, *own.numbers()])
+    loss, mean_tokens, *wished = mean_over_processes(
+        torch.cat([(total / mean_count)[None], numbers])
+    ).tolist()
     num_tokens, seconds = round(mean_tokens * current().world), time.monotonic() - start
     return {
         "step": step + 1,
@@ -180,7 +174,7 @@ def do_step(job: Distilling, step: int, lessons: Iterator[Lesson], asked: bool) 
         "feed_seconds": round(feed_seconds, 4),
         "seconds": round(seconds, 4),
         "tokens_per_second": round(num_tokens / seconds, 1),
-    }, stop > 0
+    }, Wishes.of_all(wished)
 
 
 def distances(vectors_NK: Tensor, targets_NK: Tensor, distance: str, normalize: bool) -> Tensor:
@@ -200,9 +194,8 @@ def validate(job: Distilling, state: State) -> Figures:
     loss, cosine = measure(job)
     if state["best_loss"] is None or loss < state["best_loss"]:
         state |= {"best_step": step, "best_loss": loss, "worse": 0}
-        if job.stage.patience is not None and current().rank == 0:
-            best_file(job, step).parent.mkdir(exist_ok=True)
-            save_tensors({name: p.detach() for name, p in job.named}, best_file(job, step))
+        if job.stage.patience is not None:
+            keep_best(job.folder, step, job.named)
     else:
         state["worse"] += 1
     return {LOSS: loss, COSINE: cosine}
@@ -241,46 +234,26 @@ def out_of_patience(stage: Distil, state: State) -> bool:
     return stage.patience is not None and state["worse"] >= stage.patience
 
 
-def write_step(job: Distilling, state: State, figures: Figures, stop: bool) -> None:
-    """The first process adds the step to the curve and saves a checkpoint where one is due; others wait."""
-    step, stage = int(state["step"]), job.stage
-    last = step == len(job.cycles) or out_of_patience(stage, state)
-    due = stop or last or step % stage.save_every_steps == 0
-    if current().rank == 0:
-        append_curve(job.folder / "curve.jsonl", figures)
-        if due:
-            save_checkpoint(job.folder / "checkpoints", state, job.named, job.optimizer, stage.keep_last)
-            remove_beaten(job)
-    if due:
-        barrier()
+def is_last(job: Distilling, state: State) -> bool:
+    """Whether there is no step to come."""
+    return int(state["step"]) == len(job.cycles) or out_of_patience(job.stage, state)
 
 
-def best_file(job: Distilling, step: int) -> Path:
-    """The parameters after a step that was the best so far."""
-    return job.folder / "best" / f"step-{step:06d}.safetensors"
-
-
-def remove_beaten(job: Distilling) -> None:
-    """Remove parameters that were the best once, and are so to no checkpoint that is kept."""
-    states = map(read_json, (job.folder / "checkpoints").glob(f"step-*/{STATE}"))
-    wanted = {best_file(job, state["best_step"]) for state in states}
-    for file in set((job.folder / "best").glob("step-*.safetensors")) - wanted:
-        file.unlink()
-
-
-def keep_best(job: Distilling, state: State) -> None:
-    """With patience, the student is the one of the best validation; only the first process needs it."""
-    if job.stage.patience is None or current().rank != 0:
-        return
-    best = load_file(best_file(job, state["best_step"]))
-    with torch.no_grad():
-        for name, parameter in job.named:
-            parameter.copy_(best[name])
+def write_step(job: Distilling, state: State, figures: Figures, wishes: Wishes) -> bool:
+    """Add the step to the curve and save a checkpoint where one is due; whether it was."""
+    regular = int(state["step"]) % job.stage.save_every_steps == 0
+    save = wishes.stop or wishes.save or regular or is_last(job, state)
+    record_step(
+        job.folder, figures, state, job.named, job.optimizer, keep_last=job.stage.keep_last, save=save
+    )
+    if save:
+        remove_beaten(job.folder)
+    return save
 
 
 def facts(job: Distilling, state: State) -> dict[str, object]:
     """What a finished stage says of itself; the loss and the cosine of each cycle's end among it."""
-    curve = {int(figures["step"]): figures for figures in read_curve(job.folder / "curve.jsonl")}
+    curve = {int(figures["step"]): figures for figures in read_curve(job.folder / CURVE)}
     ends = [curve[step] for step in job.cycles.cycle_ends if step in curve]
     of_ends = [{name: end[name] for name in ("cycle", "step", LOSS, COSINE)} for end in ends]
     best = {"step": state["best_step"], **{name: curve[state["best_step"]][name] for name in (LOSS, COSINE)}}

@@ -1,14 +1,21 @@
-"""Ctrl-C and SIGTERM end the loop after its current step; a second one ends the process at once."""
+"""How a loop is asked to stop: by a signal to this process, or by the file that `embedtrain run` leaves.
+
+Either way it stops after its current step, with a checkpoint. A second signal ends the process at once.
+"""
 
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
 
+from embedtrain.artifacts import STOP, STOPPABLE
 from embedtrain.config.errors import UserError
+from embedtrain.dist import current
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class Stopped(UserError):
@@ -17,22 +24,50 @@ class Stopped(UserError):
     code = 75
 
 
-@contextmanager
-def interruptible() -> Iterator[threading.Event]:
-    """An event that is set by the first signal. Outside the main thread signals stay as they are."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
+@dataclass(frozen=True)
+class Asked:
+    """Whether this process was asked to stop the work on a stage's folder."""
 
-    def ask(number: int, frame: FrameType | None) -> None:
-        if asked.is_set():
+    folder: Path
+    by_signal: threading.Event = field(default_factory=threading.Event)
+
+    def __call__(self) -> bool:
+        """The first process looks for the file too: the loop brings all processes to one answer."""
+        return self.by_signal.is_set() or (current().rank == 0 and self.by_run())
+
+    def by_run(self) -> bool:
+        """Whether `embedtrain run` asks."""
+        return (self.folder / STOP).exists()
+
+    def stop(self, step: int, steps: int) -> None:
+        """End this process, once all have saved: quietly where `embedtrain run` asked, which tells of it."""
+        if self.by_run() or current().rank > 0:
+            raise SystemExit(0 if self.by_run() else Stopped.code)
+        raise Stopped(f"stopped at step {step} of {steps}; run the same command to resume")
+
+    def hear(self, number: int, frame: FrameType | None) -> None:
+        """A signal."""
+        if self.by_signal.is_set():
             raise KeyboardInterrupt
-        asked.set()
+        self.by_signal.set()
 
-    before = {number: signal.signal(number, ask) for number in SIGNALS}
+
+@contextmanager
+def interruptible(folder: Path) -> Iterator[Asked]:
+    """From here on the work on the folder stops where it is asked to, and says so by a file in there.
+
+    Outside the main thread signals stay as they are.
+    """
+    asked = Asked(folder)
+    here = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, asked.hear) for number in SIGNALS} if here else {}
+    if current().rank == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / STOPPABLE).touch()
     try:
         yield asked
     finally:
+        if current().rank == 0:
+            (folder / STOPPABLE).unlink(missing_ok=True)
         for number, handler in before.items():
             signal.signal(number, handler)

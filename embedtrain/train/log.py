@@ -9,6 +9,7 @@ from embedtrain.artifacts import write_atomic
 from embedtrain.dist import current
 
 Figures = dict[str, float | int | str]
+CURVE = "curve.jsonl"
 OF_MACHINE = ("seconds", "tokens_per_second", "feed_seconds", "warm_up_seconds", "kept_tokens")
 """What the machine decides and no result depends on."""
 

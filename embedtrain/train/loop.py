@@ -6,7 +6,7 @@ functions of the seed and the step, so a resumed run is the uninterrupted one, n
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,23 +19,24 @@ from embedtrain.collate import collate_parts, hash_seed
 from embedtrain.config.errors import UserError
 from embedtrain.config.schema import Machine, Run
 from embedtrain.config.stages import Train
-from embedtrain.dist import barrier, current, mean_over_processes
+from embedtrain.dist import current, mean_over_processes
 from embedtrain.mixture import SEVERAL, PlannedBatch
 from embedtrain.model.compiled import compiled_layers
 from embedtrain.model.encoder import Encoder
 from embedtrain.show.progress import progress
-from embedtrain.train.checkpoint import State, save_checkpoint
+from embedtrain.train.checkpoint import record_step
 from embedtrain.train.feed import feed
-from embedtrain.train.interrupt import Stopped, interruptible
-from embedtrain.train.log import Figures, append_curve, read_curve, speed, warm_up
+from embedtrain.train.interrupt import interruptible
+from embedtrain.train.log import CURVE, Figures, read_curve, speed, warm_up
 from embedtrain.train.memory import memory_faults
-from embedtrain.train.prepare import Rows, Teachers, Training, identify, prepare, resume
+from embedtrain.train.prepare import Rows, Teachers, Training, prepare, resume
 from embedtrain.train.schedule import lr_factor
 from embedtrain.train.snapshots import check_snapshots, save_snapshot
 from embedtrain.train.step import exact_dtype, train_step
 from embedtrain.train.update import update
+from embedtrain.train.validation import Validate, Validation
+from embedtrain.train.wishes import Clock, Wishes
 
-Validate = Callable[[Encoder], dict[str, float]]
 Fed = tuple[PlannedBatch, ContrastiveBatch]
 
 
@@ -52,42 +53,52 @@ def train(
 ) -> dict[str, object]:
     """Train the encoder in place; returns facts. Goes on from the newest whole checkpoint in the folder.
 
-    `folder` receives `curve.jsonl`, `checkpoints/` and `snapshots/`. `teachers` give vectors of
-    sources' texts. `validate` is called at each checkpoint.
-    Raises Stopped, after a checkpoint, when asked to stop.
+    `folder` receives `curve.jsonl`, `checkpoints/`, `snapshots/` and, to keep the best, `best/`. `teachers`
+    give vectors of sources' texts. `validate` is called when `stage.validation` says so, or, where there is
+    none, at each checkpoint. Raises Stopped, after a checkpoint, when asked to stop.
     """
     job = prepare(encoder, rows_by_source, stage, run, machine, teachers or {})
     check_snapshots(stage, job.steps)
-    state = resume(job, identify(job, run), folder)
+    state = resume(job, run, folder)
+    validation = Validation(validate, stage.validation, folder, job.named, state)
+    saving = Clock(stage.save_every_minutes)
     first = int(state["step"])
     title = f"train {stage.name}" + (f" from step {first}" if first else "")
     planned, total = job.plan.batches(first, job.steps), job.steps - first
     with (
-        interruptible() as asked,
+        interruptible(folder) as asked,
         progress(title, total=total, unit="step") as bar,
         compiled_layers(encoder, machine.compile),
         feed(partial(local_batch, job), planned, device=encoder.device) as batches,
     ):
         for step in range(first, job.steps):
-            figures, stop = do_step(job, batches, asked.is_set())
+            own = Wishes(asked(), saving.is_due, validation.clock.is_due)
+            figures, wishes = do_step(job, batches, own)
             if machine.compile and step == first:
                 figures |= warm_up(figures)
             state["step"] = step + 1
-            due = stop or (step + 1) % stage.save_every_steps == 0 or step + 1 == job.steps
-            if due and validate is not None:
-                figures |= run_validation(validate, encoder)
+            last = step + 1 == job.steps
+            save = wishes.stop or wishes.save or last or (step + 1) % stage.save_every_steps == 0
+            if validation.is_due(step + 1, wishes.validate or last, save):
+                figures |= validation.run(encoder, step + 1)
             if step + 1 in stage.snapshot_steps:
                 save_snapshot(encoder, folder, step + 1)
-            write_step(job, state, figures, folder, checkpoint=due)
+            record_step(
+                folder, figures, state, job.named, job.optimizer, keep_last=stage.keep_last, save=save
+            )
+            if save:
+                saving.restart()
+                validation.remove_beaten()
             bar.advance(1, loss=figures["loss"], lr=figures["lr"], source=figures["source"])
-            if stop and step + 1 < job.steps:
-                raise Stopped(f"stopped at step {step + 1} of {job.steps}; run the same command to resume")
+            if wishes.stop and not last:
+                asked.stop(step + 1, job.steps)
     cached = {name: how.tokens.facts for name, how in job.collations.items() if how.tokens}
-    return facts(read_curve(folder / "curve.jsonl")) | {"tokenised": cached}
+    best = validation.restore_best()
+    return facts(read_curve(folder / CURVE)) | best | {"tokenised": cached}
 
 
-def do_step(job: Training, batches: Iterator[Fed], asked: bool) -> tuple[Figures, bool]:
-    """A step on the next batch: its line of the curve, and whether a process was asked to stop."""
+def do_step(job: Training, batches: Iterator[Fed], own: Wishes) -> tuple[Figures, Wishes]:
+    """A step on the next batch: its line of the curve, and what any process wishes for after it."""
     start = time.monotonic()
     planned, batch = next(batches)
     feed_seconds = time.monotonic() - start
@@ -99,7 +110,7 @@ def do_step(job: Training, batches: Iterator[Fed], asked: bool) -> tuple[Figures
         found = run_step(job, batch, step)
         where += f", source '{planned.source}'"
         norm = update(job.accelerator, job.optimizer, job.named, stage.max_gradient_norm, lr, where)
-        means, tokens, stop = over_processes(found, batch, asked)
+        means, tokens, wishes = over_processes(found, batch, own)
     kept_tokens = round(means.pop("kept_tokens") * current().world)
     seconds = time.monotonic() - start
     return {
@@ -113,7 +124,7 @@ def do_step(job: Training, batches: Iterator[Fed], asked: bool) -> tuple[Figures
         "feed_seconds": round(feed_seconds, 4),
         "seconds": round(seconds, 4),
         "tokens_per_second": round(tokens / seconds, 1),
-    }, stop
+    }, wishes
 
 
 def run_step(job: Training, batch: ContrastiveBatch, step: int) -> dict[str, Tensor]:
@@ -161,37 +172,21 @@ def plan_figures(planned: PlannedBatch) -> Figures:
 
 
 def over_processes(
-    found: dict[str, Tensor], batch: ContrastiveBatch, asked: bool
-) -> tuple[dict[str, float], int, bool]:
-    """(mean figures, tokens of the global batch, whether any process was asked to stop), in one message.
+    found: dict[str, Tensor], batch: ContrastiveBatch, own: Wishes
+) -> tuple[dict[str, float], int, Wishes]:
+    """(mean figures, tokens of the global batch, what any process wishes for), in one message.
 
     A figure that is a sum and a count is their ratio, and is left out where nothing counts anywhere.
     """
     tokens = torch.tensor(batch.queries.num_tokens + batch.documents.num_tokens)
     device = found["loss"].device
-    figures = [x.to(device, exact_dtype(device)) for x in (*found.values(), tokens, torch.tensor(asked))]
+    wishes = torch.tensor(own.numbers())
+    figures = [x.to(device, exact_dtype(device)) for x in (*found.values(), tokens, *wishes)]
     table = torch.stack([x if x.ndim else torch.stack([x, torch.ones_like(x)]) for x in figures])
-    *means, (mean_tokens, _), (stop, _) = mean_over_processes(table).tolist()
+    means = mean_over_processes(table).tolist()
+    means, (mean_tokens, _), wished = means[: len(found)], means[len(found)], means[len(found) + 1 :]
     named = {name: total / count for name, (total, count) in zip(found, means, strict=True) if count}
-    return named, round(mean_tokens * current().world), stop > 0
-
-
-def write_step(job: Training, state: State, figures: Figures, folder: Path, *, checkpoint: bool) -> None:
-    """The first process adds the step to the curve and saves a checkpoint where one is due; others wait."""
-    if current().rank == 0:
-        append_curve(folder / "curve.jsonl", figures)
-        if checkpoint:
-            save_checkpoint(folder / "checkpoints", state, job.named, job.optimizer, job.stage.keep_last)
-    if checkpoint:
-        barrier()
-
-
-def run_validation(validate: Validate, encoder: Encoder) -> dict[str, float]:
-    """What `validate` measures, under names of their own."""
-    encoder.eval()
-    measured = validate(encoder)
-    encoder.train()
-    return {f"validation/{name}": value for name, value in measured.items()}
+    return named, round(mean_tokens * current().world), Wishes.of_all([mean for mean, _ in wished])
 
 
 def facts(curve: list[Figures]) -> dict[str, object]:

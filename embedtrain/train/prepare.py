@@ -1,6 +1,5 @@
 """What a training needs before its first step: the parts, the plan of all batches, where to go on from."""
 
-import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,15 +19,13 @@ from embedtrain.data.rows import Row
 from embedtrain.data.store import RowStore
 from embedtrain.data.tokens.cache import open_tokens
 from embedtrain.data.tokens.entries import Entries
-from embedtrain.dist import barrier, current
 from embedtrain.loss.diagnostics import Diagnose, build_diagnostics
 from embedtrain.loss.learned import initial_parameters
 from embedtrain.loss.objective import ObjectiveFunction, build_objective
 from embedtrain.mixture import Plan, batch_sizes, num_steps, row_keys
 from embedtrain.model.encoder import Encoder
 from embedtrain.text import source_text
-from embedtrain.train.checkpoint import State, load_checkpoint, newest_checkpoint
-from embedtrain.train.log import cut_curve
+from embedtrain.train.checkpoint import State, first_state, resume_training
 from embedtrain.train.memory import Keep
 from embedtrain.train.place import place_encoder
 from embedtrain.train.schedule import make_optimizer
@@ -161,7 +158,7 @@ def identify(job: Training, run: Run) -> str:
     """A hash of what the numbers depend on: a training never goes on from a checkpoint of another."""
     return hash_json(
         {
-            "stage": job.stage.model_dump(mode="json"),
+            "stage": job.stage.identity(),
             "seed": job.seed,
             "sources": {name: run.sources[name].model_dump(mode="json") for name in job.rows},
             "rows": {
@@ -173,15 +170,6 @@ def identify(job: Training, run: Run) -> str:
     )
 
 
-def resume(job: Training, identity: str, folder: Path) -> State:
+def resume(job: Training, run: Run, folder: Path) -> State:
     """The newest whole checkpoint's state, or that of step 0."""
-    checkpoint, messages = newest_checkpoint(folder / "checkpoints")
-    state: State = {"step": 0, "identity": identity}
-    if checkpoint is not None:
-        state = load_checkpoint(checkpoint, identity, job.named, job.optimizer)
-    if current().rank == 0:
-        print("".join(f"{message}\n" for message in messages), end="", file=sys.stderr)
-        folder.mkdir(parents=True, exist_ok=True)
-        cut_curve(folder / "curve.jsonl", int(state["step"]))
-    barrier()
-    return state
+    return resume_training(folder, first_state(identify(job, run), job.encoder), job.named, job.optimizer)

@@ -1,0 +1,108 @@
+"""How a run is stopped: by Ctrl-C, SIGTERM or SIGUSR1 (what SLURM sends before it takes a machine away).
+
+`embedtrain run` alone hears the signal. A training, of however many processes, is asked by a file in its
+folder to save and end; any other work is killed, for each stage goes on from what it has written. Launchers
+of several processes hear nothing: they would end their processes after half a minute, with a traceback.
+"""
+
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import psutil
+
+from embedtrain.artifacts import STOP, STOPPABLE
+from embedtrain.config.errors import UserError
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+RESUME_CODE = 75
+"""EX_TEMPFAIL: nothing is lost, and the same command goes on."""
+
+
+Handler = Callable[[int, FrameType | None], None]
+
+
+class RunStopped(UserError):
+    """Asked to stop, and stopped where the same command goes on."""
+
+    code = RESUME_CODE
+
+
+@contextmanager
+def hearing(handler: Handler) -> Iterator[None]:
+    """Signals go to the handler; in a thread they stay as they are."""
+    here = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, handler) for number in SIGNALS} if here else {}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
+def stop_between(number: int, frame: FrameType | None) -> None:
+    """What a signal does while no stage is at work."""
+    raise RunStopped("stopped; the same command goes on from where it was")
+
+
+@dataclass
+class Work:
+    """The process that works on a stage's folder, and what a signal does to it."""
+
+    folder: Path
+    child: subprocess.Popen[bytes] | None = None
+    asked: bool = False
+
+    def run(self, command: Sequence[str]) -> int:
+        """The exit code of the command."""
+        for name in (STOP, STOPPABLE):
+            (self.folder / name).unlink(missing_ok=True)
+        with hearing(self.hear):
+            blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+            try:
+                self.child = subprocess.Popen(command)  # it has them blocked as well
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+            code = self.child.wait()
+        (self.folder / STOP).unlink(missing_ok=True)
+        return code
+
+    def hear(self, number: int, frame: FrameType | None) -> None:
+        """A signal: the first one asks a training to save and end, all others kill."""
+        if self.asked or not (self.folder / STOPPABLE).exists():
+            kill_tree(self.child)
+        else:
+            (self.folder / STOP).touch()
+        self.asked = True
+
+
+def kill_tree(child: subprocess.Popen[bytes] | None) -> None:
+    """Kill a process and all below it; none of them says a word."""
+    for process in freeze(child) if child else ():
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def freeze(child: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """A process and all below it, which stand still: none starts another one that would be missed."""
+    known: list[psutil.Process] = []
+    while new := [process for process in family(child.pid) if process not in known]:
+        for process in new:
+            with suppress(psutil.NoSuchProcess):
+                process.suspend()
+        known += new
+    return known
+
+
+def family(pid: int) -> list[psutil.Process]:
+    """A process and all below it; none where it has ended."""
+    try:
+        top = psutil.Process(pid)
+        return [top, *top.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []

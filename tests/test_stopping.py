@@ -1,0 +1,123 @@
+"""What a signal does to a run: a training is asked to save, other work is killed, the code says resume."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from embedtrain.artifacts import STOP, STOPPABLE
+from embedtrain.pipeline.stopping import RESUME_CODE, RunStopped, Work, hearing, stop_between
+from tools.killed import Attempt, How, write_inputs
+
+SECONDS = 60
+CHILD = """
+import pathlib, signal, subprocess, sys, time
+folder = pathlib.Path(sys.argv[1])
+blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+(folder / "blocked").write_text(" ".join(sorted(signal.Signals(number).name for number in blocked)))
+below = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+(folder / "below").write_text(str(below.pid))
+if sys.argv[2] == "trains":
+    (folder / ".stoppable").touch()
+(folder / "ready").touch()
+while not (folder / ".stop").exists() or len(sys.argv) > 3:
+    time.sleep(0.01)
+below.kill()
+"""
+
+
+def signal_when(ready: Path, *numbers: signal.Signals) -> threading.Thread:
+    """Send signals to this process, one after the other, once a file is there."""
+
+    def send() -> None:
+        until = time.monotonic() + SECONDS
+        while not ready.exists() and time.monotonic() < until:
+            time.sleep(0.01)
+        for number in numbers:
+            os.kill(os.getpid(), number)
+            time.sleep(0.3)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    return thread
+
+
+def work_in(folder: Path, *words: str, signals: tuple[signal.Signals, ...]) -> tuple[int, Work]:
+    """The exit code of a stage that is a small program, which gets the signals."""
+    (folder / STOP).touch()  # left by a run that was killed
+    work = Work(folder)
+    thread = signal_when(folder / "ready", *signals)
+    code = work.run([sys.executable, "-c", CHILD, str(folder), *words])
+    thread.join()
+    return code, work
+
+
+def is_dead(pid: int) -> bool:
+    """Whether there is no such process, or only its exit code."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_training_is_asked(tmp_path: Path, number: signal.Signals) -> None:
+    """By a file, and it ends by itself; the child hears no signal before it wants to."""
+    before = signal.getsignal(number)
+    code, work = work_in(tmp_path, "trains", signals=(number,))
+    assert (code, work.asked) == (0, True)
+    assert (tmp_path / "blocked").read_text() == "SIGINT SIGTERM SIGUSR1"
+    assert not (tmp_path / STOP).exists()
+    assert signal.getsignal(number) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "signals"),
+    [(("mines",), (signal.SIGTERM,)), (("trains", "on"), (signal.SIGUSR1, signal.SIGUSR1))],
+    ids=["other work", "the second signal"],
+)
+def test_it_is_killed_with_all_below(
+    tmp_path: Path, words: tuple[str, ...], signals: tuple[signal.Signals, ...]
+) -> None:
+    code, work = work_in(tmp_path, *words, signals=signals)
+    assert (code, work.asked) == (-signal.SIGKILL, True)
+    assert (tmp_path / STOPPABLE).exists() == (words[0] == "trains")
+    below = int((tmp_path / "below").read_text())
+    until = time.monotonic() + SECONDS
+    while not is_dead(below):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def test_between_stages_it_stops_at_once() -> None:
+    with pytest.raises(RunStopped) as error, hearing(stop_between):
+        signal.raise_signal(signal.SIGUSR1)
+    assert str(error.value) == "stopped; the same command goes on from where it was"
+    assert error.value.code == RESUME_CODE == 75
+
+
+@pytest.mark.parametrize(("processes", "number"), [(1, signal.SIGUSR1), (2, signal.SIGTERM)])
+def test_a_run_ends_with_75_and_one_line(tmp_path: Path, processes: int, number: signal.Signals) -> None:
+    """A real run under its launcher: a checkpoint of its last step, no traceback."""
+    write_inputs(tmp_path)
+    attempt = Attempt(tmp_path, "asked", How(processes, steps=100_000, stages=1))
+    attempt.start()
+    assert attempt.wait(lambda: attempt.lines() >= 3) is None, attempt.log.read_text()
+    attempt.child.send_signal(number)
+    assert attempt.child.wait(SECONDS * 5) == 75
+    said = attempt.log.read_text()
+    assert "Traceback" not in said
+    assert said.splitlines()[-1] == (
+        "embedtrain: stage 'adapted' (train) stopped; the same command goes on from where it was"
+    )
+    [stage] = attempt.root.glob("adapted-*.partial")
+    checkpoint = stage / "checkpoints" / f"step-{attempt.lines():06d}"
+    assert (checkpoint / "done.json").is_file()
+    assert not (stage / STOPPABLE).exists()
+    started = [line for line in subprocess.getoutput("ps -A -o args").splitlines() if str(tmp_path) in line]
+    assert started == []
