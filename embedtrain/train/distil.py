@@ -17,17 +17,15 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
-from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from embedtrain.artifacts import hash_json, read_json
-from embedtrain.batch import unit
 from embedtrain.collate import hash_seed
 from embedtrain.config.distilling import Distil
 from embedtrain.config.schema import Machine
 from embedtrain.dist import barrier, current, mean_over_processes
-from embedtrain.loss.embed_distill import DISTANCES
+from embedtrain.loss.embed_distill import distances
 from embedtrain.model.checkpoint import save_tensors
 from embedtrain.model.compiled import compiled_layers
 from embedtrain.model.encoder import Encoder
@@ -41,9 +39,10 @@ from embedtrain.train.log import Figures, append_curve, cut_curve, read_curve, s
 from embedtrain.train.memory import memory_faults
 from embedtrain.train.place import place_encoder
 from embedtrain.train.schedule import make_optimizer
+from embedtrain.train.skips import Outcome, Skips
 from embedtrain.train.step import exact_dtype
 from embedtrain.train.taught import Lesson, Taught
-from embedtrain.train.update import update
+from embedtrain.train.update import average_and_clip, take_gradient
 
 LOSS, COSINE = "validation/loss", "validation/cosine"
 
@@ -73,6 +72,7 @@ def distil(
     """
     job = prepare(encoder, taught, stage, machine, folder, seed)
     state, total = resume(job), len(job.cycles)
+    skips = Skips(stage.name, stage.max_skipped_steps, folder, state).resume()
     first = int(state["step"])
     title = f"distil {stage.name}" + (f" from step {first}" if first else "")
     with (
@@ -83,7 +83,7 @@ def distil(
     ):
         while int(state["step"]) < total and not out_of_patience(stage, state):
             with memory_faults(f"stage '{stage.name}', step {state['step'] + 1}", machine):
-                figures, stop = do_step(job, int(state["step"]), lessons, asked.is_set())
+                figures, stop = do_step(job, int(state["step"]), lessons, skips, asked.is_set())
             if machine.compile and state["step"] == first:
                 figures |= warm_up(figures)
             state["step"] += 1
@@ -95,6 +95,7 @@ def distil(
             if stop and state["step"] < total:
                 step = state["step"]
                 raise Stopped(f"stopped at step {step} of {total}; run the same command to resume")
+    skips.check_trained(int(state["step"]))
     keep_best(job, state)
     return facts(job, state)
 
@@ -149,7 +150,9 @@ def local_lesson(job: Distilling, step: int) -> Lesson:
     return job.taught.lesson(places[here.rank :: here.world])
 
 
-def do_step(job: Distilling, step: int, lessons: Iterator[Lesson], asked: bool) -> tuple[Figures, bool]:
+def do_step(
+    job: Distilling, step: int, lessons: Iterator[Lesson], skips: Skips, asked: bool
+) -> tuple[Figures, bool]:
     """A step on the next texts: its line of the curve, and whether a process was asked to stop."""
     start, stage, device = time.monotonic(), job.stage, job.accelerator.device
     tokens, targets_NK = next(lessons)
@@ -164,12 +167,15 @@ def do_step(job: Distilling, step: int, lessons: Iterator[Lesson], asked: bool) 
         summed = distances(job.encoder(part), wanted_NK, stage.distance, normalize).sum()
         (summed / mean_count).backward()
         total += summed.detach()
-    lr, where = stage.lr * job.cycles.lr_factor(step), f"stage '{stage.name}', step {step + 1}"
-    norm = update(job.accelerator, job.optimizer, job.named, stage.max_gradient_norm, lr, where)
+    lr = stage.lr * job.cycles.lr_factor(step)
+    norm = average_and_clip(job.accelerator, job.named, stage.max_gradient_norm)
     figures = torch.stack([total / mean_count, total.new_tensor(tokens.num_tokens), total.new_tensor(asked)])
     loss, mean_tokens, stop = mean_over_processes(figures).tolist()
+    taken = skips.judge(Outcome(step + 1, "texts", loss, norm), lambda: text_ids(job, step))
+    if taken:
+        take_gradient(job.optimizer, lr)
     num_tokens, seconds = round(mean_tokens * current().world), time.monotonic() - start
-    return {
+    figures_of_step: Figures = {
         "step": step + 1,
         "cycle": step // job.cycles.steps_per_cycle + 1,
         "epoch": (step + 1) * stage.batch_size / job.cycles.num_texts,
@@ -180,16 +186,13 @@ def do_step(job: Distilling, step: int, lessons: Iterator[Lesson], asked: bool) 
         "feed_seconds": round(feed_seconds, 4),
         "seconds": round(seconds, 4),
         "tokens_per_second": round(num_tokens / seconds, 1),
-    }, stop > 0
+    }
+    return figures_of_step if taken else skips.mark(figures_of_step), stop > 0
 
 
-def distances(vectors_NK: Tensor, targets_NK: Tensor, distance: str, normalize: bool) -> Tensor:
-    """The distance of each vector to its teacher's (N), of unit vectors for a cosine or where `normalize`."""
-    y_NK = vectors_NK if vectors_NK.dtype == torch.float64 else vectors_NK.float()
-    targets_NK = targets_NK.to(y_NK)
-    if normalize or distance == "cosine":
-        y_NK, targets_NK = unit(y_NK), unit(targets_NK)
-    return DISTANCES[distance](y_NK, targets_NK)
+def text_ids(job: Distilling, step: int) -> dict[str, list[int]]:
+    """Numbers of a step's texts, over all processes, among those that the stage wrote."""
+    return {"texts": job.taught.written.training[job.cycles.texts(step)].tolist()}
 
 
 def validate(job: Distilling, state: State) -> Figures:

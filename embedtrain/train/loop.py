@@ -16,7 +16,7 @@ from torch import Tensor
 
 from embedtrain.batch import ContrastiveBatch, join
 from embedtrain.collate import collate_parts, hash_seed
-from embedtrain.config.errors import UserError
+from embedtrain.config.errors import NotFinite, UserError
 from embedtrain.config.schema import Machine, Run
 from embedtrain.config.stages import Train
 from embedtrain.dist import barrier, current, mean_over_processes
@@ -31,9 +31,10 @@ from embedtrain.train.log import Figures, append_curve, read_curve, speed, warm_
 from embedtrain.train.memory import memory_faults
 from embedtrain.train.prepare import Rows, Teachers, Training, identify, prepare, resume
 from embedtrain.train.schedule import lr_factor
+from embedtrain.train.skips import Outcome, Skips
 from embedtrain.train.snapshots import check_snapshots, save_snapshot
 from embedtrain.train.step import exact_dtype, train_step
-from embedtrain.train.update import update
+from embedtrain.train.update import average_and_clip, take_gradient
 
 Validate = Callable[[Encoder], dict[str, float]]
 Fed = tuple[PlannedBatch, ContrastiveBatch]
@@ -59,6 +60,7 @@ def train(
     job = prepare(encoder, rows_by_source, stage, run, machine, teachers or {})
     check_snapshots(stage, job.steps)
     state = resume(job, identify(job, run), folder)
+    skips = Skips(stage.name, stage.max_skipped_steps, folder, state).resume()
     first = int(state["step"])
     title = f"train {stage.name}" + (f" from step {first}" if first else "")
     planned, total = job.plan.batches(first, job.steps), job.steps - first
@@ -69,7 +71,7 @@ def train(
         feed(partial(local_batch, job), planned, device=encoder.device) as batches,
     ):
         for step in range(first, job.steps):
-            figures, stop = do_step(job, batches, asked.is_set())
+            figures, stop = do_step(job, batches, skips, asked.is_set())
             if machine.compile and step == first:
                 figures |= warm_up(figures)
             state["step"] = step + 1
@@ -79,14 +81,15 @@ def train(
             if step + 1 in stage.snapshot_steps:
                 save_snapshot(encoder, folder, step + 1)
             write_step(job, state, figures, folder, checkpoint=due)
-            bar.advance(1, loss=figures["loss"], lr=figures["lr"], source=figures["source"])
+            bar.advance(1, **{name: figures[name] for name in ("loss", "lr", "source") if name in figures})
             if stop and step + 1 < job.steps:
                 raise Stopped(f"stopped at step {step + 1} of {job.steps}; run the same command to resume")
+    skips.check_trained(job.steps)
     cached = {name: how.tokens.facts for name, how in job.collations.items() if how.tokens}
     return facts(read_curve(folder / "curve.jsonl")) | {"tokenised": cached}
 
 
-def do_step(job: Training, batches: Iterator[Fed], asked: bool) -> tuple[Figures, bool]:
+def do_step(job: Training, batches: Iterator[Fed], skips: Skips, asked: bool) -> tuple[Figures, bool]:
     """A step on the next batch: its line of the curve, and whether a process was asked to stop."""
     start = time.monotonic()
     planned, batch = next(batches)
@@ -97,12 +100,14 @@ def do_step(job: Training, batches: Iterator[Fed], asked: bool) -> tuple[Figures
     with memory_faults(where, job.machine, job.keep):
         job.keep.settle(job.encoder, join(batch.queries, batch.documents), job.optimizer, job.machine)
         found = run_step(job, batch, step)
-        where += f", source '{planned.source}'"
-        norm = update(job.accelerator, job.optimizer, job.named, stage.max_gradient_norm, lr, where)
+        norm = average_and_clip(job.accelerator, job.named, stage.max_gradient_norm)
         means, tokens, stop = over_processes(found, batch, asked)
+        taken = skips.judge(Outcome(step + 1, planned.source, means["loss"], norm), lambda: planned.row_ids)
+        if taken:
+            take_gradient(job.optimizer, lr)
     kept_tokens = round(means.pop("kept_tokens") * current().world)
     seconds = time.monotonic() - start
-    return {
+    figures: Figures = {
         "step": step + 1,
         **plan_figures(planned),
         **means,
@@ -113,7 +118,8 @@ def do_step(job: Training, batches: Iterator[Fed], asked: bool) -> tuple[Figures
         "feed_seconds": round(feed_seconds, 4),
         "seconds": round(seconds, 4),
         "tokens_per_second": round(tokens / seconds, 1),
-    }, stop
+    }
+    return figures if taken else skips.mark(figures), stop
 
 
 def run_step(job: Training, batch: ContrastiveBatch, step: int) -> dict[str, Tensor]:
@@ -135,6 +141,8 @@ def run_step(job: Training, batch: ContrastiveBatch, step: int) -> dict[str, Ten
                 keep_tokens=job.keep.tokens or 0,
                 diagnose=job.diagnose if every and step % every == 0 else None,
             )
+        except NotFinite:
+            return {"loss": torch.tensor(torch.nan), "kept_tokens": torch.tensor(0.0)}
         except UserError as error:
             raise UserError(f"stage '{job.stage.name}', step {step + 1}: {error}") from None
         except torch.OutOfMemoryError:
@@ -196,10 +204,11 @@ def run_validation(validate: Validate, encoder: Encoder) -> dict[str, float]:
 
 def facts(curve: list[Figures]) -> dict[str, object]:
     """What a finished training says of itself."""
-    losses = [float(figures["loss"]) for figures in curve]
+    losses = [float(figures["loss"]) for figures in curve if "skipped" not in figures]
     tenth = max(1, len(losses) // 10)
     return {
         "steps": len(curve),
+        "skipped_steps": len(curve) - len(losses),
         "tokens": sum(int(figures["tokens"]) for figures in curve),
         "swapped_rows": sum(int(figures["swapped"]) for figures in curve),
         **speed(curve),
