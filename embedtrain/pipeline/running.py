@@ -24,11 +24,15 @@ from embedtrain.config.schema import Machine, Run
 from embedtrain.config.stages import Evaluate, Export
 from embedtrain.pipeline.identity import SECTIONS
 from embedtrain.pipeline.plan import StagePlan, plan_run, print_plan
+from embedtrain.places import FOLDER, first_failure, kill_all, read_places
 from embedtrain.stages.context import STAGE_FILE
 
 PARALLEL = ("train", "distil", "mine", "score", "evaluate")
 """Stages that share their work between the machine's processes."""
 RESUME_CODE = 75
+POLL_SECONDS = 0.25
+GRACE_SECONDS = 5.0
+"""What the others may take to end once a process of the stage has failed."""
 
 
 def launch_command(plan: StagePlan, machine: Machine) -> list[str]:
@@ -75,15 +79,42 @@ def work(plan: StagePlan, run: Run, machine: Machine) -> None:
             "inputs": {name: str(path) for name, path in plan.inputs.items()},
         }
         write_json(plan.partial / STAGE_FILE, context)
-        child = subprocess.Popen(launch_command(plan, machine))
+        shutil.rmtree(plan.partial / FOLDER, ignore_errors=True)
+        child = subprocess.Popen(quiet(launch_command(plan, machine), plan.partial))
         with forward_signals(child):
-            code = child.wait()
+            code = wait_for_all(child, plan.partial)
         if code != 0:
             raise StageFailed(plan, code)
     record = read_json(plan.partial / DONE)
     record.update(parts=plan.parts, embedtrain=__version__, kind=plan.stage.kind)
     mark_done(plan.partial, record)
     plan.partial.rename(plan.folder)
+
+
+def quiet(command: list[str], folder: Path) -> list[str]:
+    """The command with what a launcher says of itself kept in a file of the stage folder."""
+    python, option, module, *arguments = command
+    if module == "embedtrain":
+        return command
+    log = folder / FOLDER / "launcher.log"
+    log.parent.mkdir(exist_ok=True)
+    return [python, option, "embedtrain.pipeline.launcher", str(log), module, *arguments]
+
+
+def wait_for_all(child: subprocess.Popen[bytes], folder: Path) -> int:
+    """The child's exit code; where a process of the stage has failed, the others are killed before long."""
+    patience = GRACE_SECONDS
+    while True:
+        try:
+            return child.wait(POLL_SECONDS)
+        except subprocess.TimeoutExpired:
+            failure = first_failure(folder)
+        if failure is not None and failure.code != RESUME_CODE:
+            patience -= POLL_SECONDS
+            if patience <= 0:
+                kill_all(folder)
+            if patience <= -GRACE_SECONDS:
+                child.kill()
 
 
 def probe(run: Run, root: Path) -> None:
@@ -94,17 +125,23 @@ def probe(run: Run, root: Path) -> None:
 
 
 class StageFailed(UserError):
-    """A stage's process ended with `code`; 2 means it has told the user already."""
+    """A stage's process ended with `code`; one that has left a failure has told the user already."""
 
     def __init__(self, plan: StagePlan, code: int) -> None:
         """Say what happened and what to do."""
         name = f"stage '{plan.stage.name}' ({plan.stage.kind})"
+        failure = first_failure(plan.partial)
+        code = failure.code if failure else code
         if code in (RESUME_CODE, 130, -signal.SIGTERM, -signal.SIGINT):
             text = f"{name} stopped; the same command goes on from where it was"
         elif code < 0:
             text = f"{name} was killed by {signal.Signals(-code).name}; the same command resumes it"
+        elif failure:
+            text = f"{name} failed, see above; its folder is {plan.partial}"
         else:
-            text = f"{name} failed with exit code {code}; its folder is {plan.partial}"
+            places = [f"process {place.rank} at {place.describe()}" for place in read_places(plan.partial)]
+            last = f"; last seen: {', '.join(places)}" if places else ""
+            text = f"{name} ended with exit code {code} and no word why{last}; its folder is {plan.partial}"
         super().__init__(text)
         self.code = RESUME_CODE if "stopped" in text else 2
 

@@ -24,7 +24,7 @@ from embedtrain.artifacts import hash_json, read_json
 from embedtrain.collate import hash_seed
 from embedtrain.config.distilling import Distil
 from embedtrain.config.schema import Machine
-from embedtrain.dist import barrier, current, mean_over_processes
+from embedtrain.dist import at, barrier, current, mean_over_processes
 from embedtrain.loss.embed_distill import distances
 from embedtrain.model.checkpoint import save_tensors
 from embedtrain.model.compiled import compiled_layers
@@ -155,9 +155,11 @@ def do_step(
 ) -> tuple[Figures, bool]:
     """A step on the next texts: its line of the curve, and whether a process was asked to stop."""
     start, stage, device = time.monotonic(), job.stage, job.accelerator.device
+    at("feed", step + 1)
     tokens, targets_NK = next(lessons)
     feed_seconds = time.monotonic() - start
     targets_NK = copied(targets_NK, device)
+    at("encode")
     torch.manual_seed(hash_seed(job.cycles.seed, step, current().rank))  # dropout draws from it
     job.optimizer.zero_grad()
     mean_count, normalize = stage.batch_size / current().world, job.encoder.spec.normalize

@@ -19,7 +19,7 @@ from embedtrain.collate import collate_parts, hash_seed
 from embedtrain.config.errors import NotFinite, UserError
 from embedtrain.config.schema import Machine, Run
 from embedtrain.config.stages import Train
-from embedtrain.dist import barrier, current, mean_over_processes
+from embedtrain.dist import at, barrier, current, mean_over_processes
 from embedtrain.mixture import SEVERAL, PlannedBatch
 from embedtrain.model.compiled import compiled_layers
 from embedtrain.model.encoder import Encoder
@@ -92,6 +92,7 @@ def train(
 def do_step(job: Training, batches: Iterator[Fed], skips: Skips, asked: bool) -> tuple[Figures, bool]:
     """A step on the next batch: its line of the curve, and whether a process was asked to stop."""
     start = time.monotonic()
+    at("feed", int(skips.state["step"]) + 1)
     planned, batch = next(batches)
     feed_seconds = time.monotonic() - start
     stage, step = job.stage, planned.step
@@ -99,6 +100,7 @@ def do_step(job: Training, batches: Iterator[Fed], skips: Skips, asked: bool) ->
     where = f"stage '{stage.name}', step {step + 1}"
     with memory_faults(where, job.machine, job.keep):
         job.keep.settle(job.encoder, join(batch.queries, batch.documents), job.optimizer, job.machine)
+        at("encode")
         found = run_step(job, batch, step)
         norm = average_and_clip(job.accelerator, job.named, stage.max_gradient_norm)
         means, tokens, stop = over_processes(found, batch, asked)
@@ -186,6 +188,7 @@ def over_processes(
 
 def write_step(job: Training, state: State, figures: Figures, folder: Path, *, checkpoint: bool) -> None:
     """The first process adds the step to the curve and saves a checkpoint where one is due; others wait."""
+    at("checkpoint" if checkpoint else "curve")
     if current().rank == 0:
         append_curve(folder / "curve.jsonl", figures)
         if checkpoint:
