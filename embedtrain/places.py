@@ -6,6 +6,7 @@ stopped or killed process wrote last is there. The folder goes when the stage is
 
 import json
 import os
+import re
 import signal
 import socket
 import time
@@ -124,23 +125,22 @@ def fail(folder: Path, stage: str, error: Exception, seconds: float) -> BaseExce
 
     All leave `failure-RANK.json`; what is no user's mistake leaves its traceback in `failure-RANK.log`.
     """
-    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    code = int(getattr(error, "code", 2)) if isinstance(error, UserError) else 2
-    place = folder / FOLDER
-    is_first, message = True, str(error)
+    rank, place = int(os.environ.get("RANK", "0")), folder / FOLDER
+    is_foreseen = isinstance(error, UserError)
+    told = error if is_foreseen else UserError(describe_crash(folder, stage, error, rank, seconds))
+    code, is_first = int(getattr(told, "code", 2)), True
     with suppress(OSError):  # a full disk is told too
         place.mkdir(exist_ok=True)
         is_first = begin_to_tell(place)
-        if not isinstance(error, UserError):
-            log = place / f"failure-{rank}.log"
-            log.write_text("".join(traceback.format_exception(error)))
-            message = (
-                describe_crash(folder, stage, error, rank, world, seconds) + f"; the traceback is in {log}"
-            )
-        write_json(place / f"failure-{rank}.json", asdict(Failure(rank, message, code, time.time())))
-    if not is_first:
-        return SystemExit(code)
-    return error if isinstance(error, UserError) else UserError(message)
+        if not is_foreseen:
+            crash_log(folder, rank).write_text("".join(traceback.format_exception(error)))
+        write_json(place / f"failure-{rank}.json", asdict(Failure(rank, str(told), code, time.time())))
+    return told if is_first else SystemExit(code)
+
+
+def crash_log(folder: Path, rank: int) -> Path:
+    """The traceback of what a process did not foresee."""
+    return folder / FOLDER / f"failure-{rank}.log"
 
 
 def begin_to_tell(place: Path) -> bool:
@@ -152,14 +152,15 @@ def begin_to_tell(place: Path) -> bool:
     return True
 
 
-def describe_crash(folder: Path, stage: str, error: Exception, rank: int, world: int, seconds: float) -> str:
+def describe_crash(folder: Path, stage: str, error: Exception, rank: int, seconds: float) -> str:
     """What an unforeseen error is told as: one line."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
     if world > 1 and is_lost(error):
-        waited = seconds if "timed out" in str(error).lower() or "timeout" in str(error).lower() else None
+        waited = seconds if re.search("timed out|timeout", str(error).lower()) else None
         return f"stage '{stage}': {describe_missing(folder, rank, waited)}"
     who = f" in process {rank} of {world}" if world > 1 else ""
-    first = (str(error).splitlines() or [""])[0]
-    return f"stage '{stage}' crashed{who}: {type(error).__name__}: {first}"
+    said = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    return f"stage '{stage}' crashed{who}: {said}; the traceback is in {crash_log(folder, rank)}"
 
 
 def first_failure(folder: Path) -> Failure | None:

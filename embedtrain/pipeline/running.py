@@ -31,7 +31,7 @@ PARALLEL = ("train", "distil", "mine", "score", "evaluate")
 """Stages that share their work between the machine's processes."""
 RESUME_CODE = 75
 POLL_SECONDS = 0.25
-GRACE_SECONDS = 5.0
+GRACE_SECONDS = 10.0
 """What the others may take to end once a process of the stage has failed."""
 
 
@@ -132,7 +132,8 @@ class StageFailed(UserError):
         name = f"stage '{plan.stage.name}' ({plan.stage.kind})"
         failure = first_failure(plan.partial)
         code = failure.code if failure else code
-        if code in (RESUME_CODE, 130, -signal.SIGTERM, -signal.SIGINT):
+        is_stopped = code in (RESUME_CODE, 130, -signal.SIGTERM, -signal.SIGINT)
+        if is_stopped:
             text = f"{name} stopped; the same command goes on from where it was"
         elif code < 0:
             text = f"{name} was killed by {signal.Signals(-code).name}; the same command resumes it"
@@ -143,7 +144,7 @@ class StageFailed(UserError):
             last = f"; last seen: {', '.join(places)}" if places else ""
             text = f"{name} ended with exit code {code} and no word why{last}; its folder is {plan.partial}"
         super().__init__(text)
-        self.code = RESUME_CODE if "stopped" in text else 2
+        self.code = RESUME_CODE if is_stopped else 2
 
 
 def publish(plan: StagePlan) -> None:
