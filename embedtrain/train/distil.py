@@ -31,12 +31,13 @@ from embedtrain.model.compiled import compiled_layers
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.packed import copied
 from embedtrain.show.progress import progress
+from embedtrain.train.budget import Budget, memory_faults
 from embedtrain.train.checkpoint import STATE, State, load_checkpoint, newest_checkpoint, save_checkpoint
 from embedtrain.train.cycles import Cycles
 from embedtrain.train.feed import feed
 from embedtrain.train.interrupt import Stopped, interruptible
+from embedtrain.train.learn import learn
 from embedtrain.train.log import Figures, append_curve, cut_curve, read_curve, speed, warm_up
-from embedtrain.train.memory import memory_faults
 from embedtrain.train.place import place_encoder
 from embedtrain.train.schedule import make_optimizer
 from embedtrain.train.skips import Outcome, Skips
@@ -60,6 +61,7 @@ class Distilling:
     named: list[tuple[str, Parameter]]
     optimizer: Optimizer
     folder: Path
+    budget: Budget
 
 
 def distil(
@@ -73,6 +75,7 @@ def distil(
     job = prepare(encoder, taught, stage, machine, folder, seed)
     state, total = resume(job), len(job.cycles)
     skips = Skips(stage.name, stage.max_skipped_steps, folder, state).resume()
+    job.budget.resume(state)
     first = int(state["step"])
     title = f"distil {stage.name}" + (f" from step {first}" if first else "")
     with (
@@ -82,7 +85,7 @@ def distil(
         feed(partial(local_lesson, job), range(first, total), device=encoder.device) as lessons,
     ):
         while int(state["step"]) < total and not out_of_patience(stage, state):
-            with memory_faults(f"stage '{stage.name}', step {state['step'] + 1}", machine):
+            with memory_faults(f"stage '{stage.name}', step {state['step'] + 1}", job.budget):
                 figures, stop = do_step(job, int(state["step"]), lessons, skips, asked.is_set())
             if machine.compile and state["step"] == first:
                 figures |= warm_up(figures)
@@ -108,7 +111,8 @@ def prepare(
     named = place_encoder(encoder, accelerator.device, machine, dropout=stage.dropout)
     cycles = Cycles(len(taught.written.training), stage, seed)
     optimizer = make_optimizer(named, stage)
-    return Distilling(encoder, stage, machine, taught, cycles, accelerator, named, optimizer, folder)
+    budget = Budget(machine.chunk_tokens, keep_tokens=0)
+    return Distilling(encoder, stage, machine, taught, cycles, accelerator, named, optimizer, folder, budget)
 
 
 def identify(job: Distilling) -> str:
@@ -159,21 +163,23 @@ def do_step(
     tokens, targets_NK = next(lessons)
     feed_seconds = time.monotonic() - start
     targets_NK = copied(targets_NK, device)
-    at("encode")
-    torch.manual_seed(hash_seed(job.cycles.seed, step, current().rank))  # dropout draws from it
-    job.optimizer.zero_grad()
-    mean_count, normalize = stage.batch_size / current().world, job.encoder.spec.normalize
-    total = torch.zeros((), dtype=exact_dtype(device), device=device)
-    for rows, part in tokens.chunks(job.machine.chunk_tokens, padded=job.encoder.padded is not None):
-        wanted_NK = targets_NK[copied(rows, device)]
-        summed = distances(job.encoder(part), wanted_NK, stage.distance, normalize).sum()
-        (summed / mean_count).backward()
-        total += summed.detach()
-    lr = stage.lr * job.cycles.lr_factor(step)
-    norm = average_and_clip(job.accelerator, job.named, stage.max_gradient_norm)
-    figures = torch.stack([total / mean_count, total.new_tensor(tokens.num_tokens), total.new_tensor(asked)])
-    loss, mean_tokens, stop = mean_over_processes(figures).tolist()
-    taken = skips.judge(Outcome(step + 1, "texts", loss, norm), lambda: text_ids(job, step))
+    lr, where = stage.lr * job.cycles.lr_factor(step), f"stage '{stage.name}', step {step + 1}"
+    while True:
+        torch.manual_seed(hash_seed(job.cycles.seed, step, current().rank))  # dropout draws from it
+        job.optimizer.zero_grad()
+        local = learn(job.encoder, tokens, targets_NK, stage, job.budget)
+        norm = average_and_clip(job.accelerator, job.named, stage.max_gradient_norm)
+        figures = {"loss": local, "tokens": torch.tensor(tokens.num_tokens), "stop": torch.tensor(asked)}
+        figures |= job.budget.flags()
+        sums = torch.stack([x.to(local) for x in figures.values()])
+        means = dict(zip(figures, mean_over_processes(sums).tolist(), strict=True))
+        if not job.budget.relieve(where, step + 1, means):
+            break
+    loss, mean_tokens, stop = means.values()
+    taken = skips.judge(
+        Outcome(step + 1, "texts", loss, norm),
+        lambda: {"texts": job.taught.written.training[job.cycles.texts(step)].tolist()},
+    )
     if taken:
         take_gradient(job.optimizer, lr)
     num_tokens, seconds = round(mean_tokens * current().world), time.monotonic() - start
@@ -190,11 +196,6 @@ def do_step(
         "tokens_per_second": round(num_tokens / seconds, 1),
     }
     return figures_of_step if taken else skips.mark(figures_of_step), stop > 0
-
-
-def text_ids(job: Distilling, step: int) -> dict[str, list[int]]:
-    """Numbers of a step's texts, over all processes, among those that the stage wrote."""
-    return {"texts": job.taught.written.training[job.cycles.texts(step)].tolist()}
 
 
 def validate(job: Distilling, state: State) -> Figures:

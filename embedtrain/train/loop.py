@@ -4,7 +4,6 @@ Nothing here knows a loss term, and nothing random outlives a step: batches, neg
 functions of the seed and the step, so a resumed run is the uninterrupted one, number for number.
 """
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -24,11 +23,11 @@ from embedtrain.mixture import SEVERAL, PlannedBatch
 from embedtrain.model.compiled import compiled_layers
 from embedtrain.model.encoder import Encoder
 from embedtrain.show.progress import progress
+from embedtrain.train.budget import memory_faults
 from embedtrain.train.checkpoint import State, save_checkpoint
 from embedtrain.train.feed import feed
 from embedtrain.train.interrupt import Stopped, interruptible
 from embedtrain.train.log import Figures, append_curve, read_curve, speed, warm_up
-from embedtrain.train.memory import memory_faults
 from embedtrain.train.prepare import Rows, Teachers, Training, identify, prepare, resume
 from embedtrain.train.schedule import lr_factor
 from embedtrain.train.skips import Outcome, Skips
@@ -61,6 +60,7 @@ def train(
     check_snapshots(stage, job.steps)
     state = resume(job, identify(job, run), folder)
     skips = Skips(stage.name, stage.max_skipped_steps, folder, state).resume()
+    job.budget.resume(state)
     first = int(state["step"])
     title = f"train {stage.name}" + (f" from step {first}" if first else "")
     planned, total = job.plan.batches(first, job.steps), job.steps - first
@@ -98,12 +98,15 @@ def do_step(job: Training, batches: Iterator[Fed], skips: Skips, asked: bool) ->
     stage, step = job.stage, planned.step
     lr = stage.lr * lr_factor(stage.schedule, step, job.steps)
     where = f"stage '{stage.name}', step {step + 1}"
-    with memory_faults(where, job.machine, job.keep):
-        job.keep.settle(job.encoder, join(batch.queries, batch.documents), job.optimizer, job.machine)
+    with memory_faults(where, job.budget):
+        job.budget.settle(job.encoder, join(batch.queries, batch.documents), job.optimizer, job.machine)
         at("encode")
-        found = run_step(job, batch, step)
-        norm = average_and_clip(job.accelerator, job.named, stage.max_gradient_norm)
-        means, tokens, stop = over_processes(found, batch, asked)
+        while True:
+            found = run_step(job, batch, step)
+            norm = average_and_clip(job.accelerator, job.named, stage.max_gradient_norm)
+            means, tokens, stop = over_processes(found, batch, asked)
+            if not job.budget.relieve(where, step + 1, means):
+                break
         taken = skips.judge(Outcome(step + 1, planned.source, means["loss"], norm), lambda: planned.row_ids)
         if taken:
             take_gradient(job.optimizer, lr)
@@ -127,30 +130,28 @@ def do_step(job: Training, batches: Iterator[Fed], skips: Skips, asked: bool) ->
 def run_step(job: Training, batch: ContrastiveBatch, step: int) -> dict[str, Tensor]:
     """Gradients and figures of the batch, diagnosed every so many steps; faults name stage and step.
 
-    Where a GPU's memory runs out after all, fewer graphs are kept and the step begins anew, draws and all;
-    not among several processes, for the others would wait.
+    The loss of vectors that are no numbers is none. Draws begin with the step, however often it begins.
     """
-    every = job.stage.diagnostics_every_steps
-    while True:
-        torch.manual_seed(hash_seed(job.seed, step, current().rank))  # dropout draws from it
-        job.optimizer.zero_grad()
-        try:
-            return train_step(
+    every, budget = job.stage.diagnostics_every_steps, job.budget
+    torch.manual_seed(hash_seed(job.seed, step, current().rank))  # dropout draws from it
+    job.optimizer.zero_grad()
+    found = {"loss": torch.tensor(torch.nan), "kept_tokens": torch.tensor(0.0)}
+    try:
+        with budget.guard_alone():
+            found = train_step(
                 job.encoder,
                 batch,
                 job.objective,
-                chunk_tokens=job.machine.chunk_tokens,
-                keep_tokens=job.keep.tokens or 0,
+                chunk_tokens=budget.chunk_tokens,
+                keep_tokens=budget.keep_tokens or 0,
                 diagnose=job.diagnose if every and step % every == 0 else None,
+                guard=budget.guard,
             )
-        except NotFinite:
-            return {"loss": torch.tensor(torch.nan), "kept_tokens": torch.tensor(0.0)}
-        except UserError as error:
-            raise UserError(f"stage '{job.stage.name}', step {step + 1}: {error}") from None
-        except torch.OutOfMemoryError:
-            if current().world > 1 or not job.keep.lower():
-                raise
-        print(f"step {step + 1}: out of memory, begun anew; {job.keep.describe()}", file=sys.stderr)
+    except NotFinite:
+        pass
+    except UserError as error:
+        raise UserError(f"stage '{job.stage.name}', step {step + 1}: {error}") from None
+    return found | budget.flags()
 
 
 def local_batch(job: Training, planned: PlannedBatch) -> Fed:

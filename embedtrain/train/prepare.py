@@ -27,9 +27,9 @@ from embedtrain.loss.objective import ObjectiveFunction, build_objective
 from embedtrain.mixture import Plan, batch_sizes, num_steps, row_keys
 from embedtrain.model.encoder import Encoder
 from embedtrain.text import source_text
+from embedtrain.train.budget import Budget
 from embedtrain.train.checkpoint import State, load_checkpoint, newest_checkpoint
 from embedtrain.train.log import cut_curve
-from embedtrain.train.memory import Keep
 from embedtrain.train.place import place_encoder
 from embedtrain.train.schedule import make_optimizer
 
@@ -59,7 +59,7 @@ class Training:
     collations: dict[str, Collation]
     plan: Plan
     seed: int
-    keep: Keep
+    budget: Budget
 
     @property
     def steps(self) -> int:
@@ -95,7 +95,7 @@ def prepare(
         collations={name: cache_tokens(how[name], share.passes) for name, share in plan.shares().items()},
         plan=plan,
         seed=seed,
-        keep=Keep.of(machine),
+        budget=Budget.of(machine),
     )
 
 
