@@ -9,7 +9,10 @@ Everything here works in one process without starting anything.
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,8 +21,11 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from embedtrain.config.errors import UserError
+from embedtrain.places import Places
 
 BUCKET_NUMEL = 2**26
+TIMEOUT_SECONDS = 1800.0
+_places: Places | None = None
 # torch 2.13 renamed both; the old names warn there and are the only ones before.
 _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 _reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
@@ -56,20 +62,45 @@ def launched(expected: int, device: str = "cpu") -> Processes:
     return found
 
 
-def start_processes(device: str = "cpu") -> Processes:
+def start_processes(
+    device: str = "cpu", *, timeout_seconds: float = TIMEOUT_SECONDS, folder: Path | None = None
+) -> Processes:
     """Join the group that the launcher describes in the environment; nothing to join in a single process.
 
-    What lies on a GPU travels by nccl, what lies on the host by gloo: no GPU waits for the latter.
+    What lies on a GPU travels by nccl, what lies on the host by gloo: no GPU waits for the latter. Where one
+    process lets the others wait longer than the timeout, they fail; in `folder` each says where it is.
     """
+    global _places
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+        if folder is not None:
+            _places = Places(folder, int(os.environ["RANK"]))
         if device == "cuda":
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo")
+        backend, timeout = (
+            "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo",
+            timedelta(seconds=timeout_seconds),
+        )
+        dist.init_process_group(backend, timeout=timeout)
     return current()
+
+
+def at(what: str, step: int | None = None) -> None:
+    """Say what this process does now, for those that will wait for it."""
+    if _places is not None:
+        _places.at(what, step)
+
+
+def _meeting(what: str) -> AbstractContextManager[None]:
+    """Say that this process is where all come."""
+    return nullcontext() if _places is None else _places.meeting(what)
 
 
 def stop_processes() -> None:
     """Leave the group, if there is one."""
+    global _places
+    if _places is not None:
+        _places.close()
+        _places = None
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
 
@@ -87,7 +118,8 @@ def require_processes(expected: int) -> None:
 def barrier() -> None:
     """Wait until every process is here; their GPUs may still be at work."""
     if current().world > 1:
-        dist.barrier()  # by gloo, which every group has
+        with _meeting("barrier"):
+            dist.barrier()  # by gloo, which every group has
 
 
 def gather_vectors(*vectors: Tensor) -> tuple[Tensor, ...]:
@@ -135,7 +167,8 @@ def mean_over_processes(value: Tensor) -> Tensor:
     """The mean of each element over processes, without gradient."""
     total = value.detach().clone()
     if current().world > 1:
-        dist.all_reduce(total)
+        with _meeting("mean"):
+            dist.all_reduce(total)
     return total / current().world
 
 
@@ -160,8 +193,9 @@ def average_gradients(parameters: Iterable[Parameter]) -> None:
 def broadcast_parameters(parameters: Iterable[Parameter]) -> None:
     """Overwrite each parameter by the first process's."""
     if current().world > 1:
-        for parameter in parameters:
-            dist.broadcast(parameter.data, src=0)
+        with _meeting("broadcast"):
+            for parameter in parameters:
+                dist.broadcast(parameter.data, src=0)
 
 
 def _buckets(parameters: list[Parameter]) -> Iterator[list[Parameter]]:
@@ -188,7 +222,8 @@ def _sizes(tensors: Sequence[Tensor]) -> list[list[int]]:
     """How many rows of each tensor each process holds; told from host to host."""
     local = torch.tensor([len(t) for t in tensors])
     sizes = local.new_empty(current().world * len(tensors))
-    _all_gather(sizes, local)
+    with _meeting("sizes"):
+        _all_gather(sizes, local)
     return sizes.view(-1, len(tensors)).tolist()
 
 
@@ -206,7 +241,8 @@ def _gather_padded(tensors: Sequence[Tensor], longest: int) -> Tensor:
     padded = tensors[0].new_zeros(longest, *tensors[0].shape[1:])
     torch.cat(list(tensors), out=padded[: sum(map(len, tensors))])
     gathered = padded.new_empty(current().world * longest, *padded.shape[1:])
-    _all_gather(gathered, padded)
+    with _meeting("gather"):
+        _all_gather(gathered, padded)
     return gathered
 
 
@@ -226,5 +262,6 @@ class _Gather(torch.autograd.Function):
         for place, gradient in zip(ctx.saved_tensors, gradients, strict=True):
             padded.index_copy_(0, place, gradient)
         own = padded.new_empty(ctx.longest, *padded.shape[1:])
-        _reduce_scatter(own, padded)
+        with _meeting("gradient of gather"):
+            _reduce_scatter(own, padded)
         return None, own[: ctx.size], *(None for _ in gradients)

@@ -12,6 +12,7 @@ from embedtrain.model.load import load_encoder
 from embedtrain.model.lora import tune_all
 from embedtrain.model.projection import add_projection, draw_projection
 from embedtrain.train import distil as loop
+from embedtrain.train.skips import Skips
 from embedtrain.train.taught import SIDES, Taught, Written
 
 Line = tuple[float, ...]
@@ -28,11 +29,16 @@ def job_of(base: Path, made: Path, settings: dict[str, Any]) -> loop.Distilling:
     return loop.prepare(encoder.double(), taught, stage, Machine(chunk_tokens=64), made, 7)
 
 
+def no_skips(job: loop.Distilling) -> Skips:
+    """Every step must be taken."""
+    return Skips(job.stage.name, 0, job.folder, {"step": 0})
+
+
 def three_steps(base: Path, made: Path, settings: dict[str, Any]) -> tuple[int, list[Line]]:
     """This process's number, then loss, gradient norm and tokens of each step, then loss and cosine."""
     job = job_of(base, made, settings)
     lessons = (loop.local_lesson(job, step) for step in range(3))
-    figures = [loop.do_step(job, step, lessons, False)[0] for step in range(3)]
+    figures = [loop.do_step(job, step, lessons, no_skips(job), False)[0] for step in range(3)]
     shown: list[Line] = [
         tuple(float(line[n]) for n in ("loss", "gradient_norm", "tokens")) for line in figures
     ]

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +9,16 @@ import pytest
 import torch
 from contrastive import make_batch, ragged_rows, step_gradients, tiny_encoder, tiny_folder
 from tiny_models import save_tiny
-from torch import Tensor, nn
+from torch import Tensor
 from training import curve_of, parameters, same, tiny_stage, train_tiny
 
 from embedtrain.batch import TokenBatch
-from embedtrain.config.errors import UserError
 from embedtrain.config.schema import Machine
 from embedtrain.model.encoder import Encoder
+from embedtrain.train.budget import Budget
 from embedtrain.train.log import read_curve, speed
 from embedtrain.train.memory import (
     GraphCost,
-    Keep,
     describe,
     free_bytes,
     free_ram,
@@ -80,7 +78,7 @@ def test_measuring_changes_nothing() -> None:
     encoder = tiny_encoder("lora", dropout=0.3, dtype=torch.float32)
     part, before = texts_of(encoder), torch.get_rng_state()
     encoder.zero_grad()
-    cost = measure_graph(encoder, part, part.num_tokens, Machine(chunk_tokens=2 * part.num_tokens))
+    cost = measure_graph(encoder, part, part.num_tokens, 2 * part.num_tokens, False)
     assert torch.equal(torch.get_rng_state(), before)
     assert all(p.grad is None for p in encoder.parameters())
     gradients = sum(p.nbytes for _, p in encoder.trainable())
@@ -174,14 +172,14 @@ def test_a_number_of_the_machine_file_stays(capsys: pytest.CaptureFixture[str]) 
     encoder = tiny_encoder("lora", dtype=torch.float32)
     optimizer = make_optimizer(encoder.trainable(), tiny_stage())
     machine = Machine(keep_tokens=5)
-    keep = Keep.of(machine)
-    keep.settle(encoder, texts_of(encoder), optimizer, machine)
-    assert (keep.tokens, keep.lower(), capsys.readouterr().err) == (5, False, "")
-    keep = Keep.of(Machine())
-    keep.settle(encoder, TokenBatch.of([]), optimizer, Machine())
-    assert keep.tokens is None, "nothing to measure yet"
-    keep.settle(encoder, texts_of(encoder), optimizer, Machine())
-    assert keep.tokens is not None
+    budget = Budget.of(machine)
+    budget.settle(encoder, texts_of(encoder), optimizer, machine)
+    assert (budget.keep_tokens, capsys.readouterr().err) == (5, "")
+    budget = Budget.of(Machine())
+    budget.settle(encoder, TokenBatch.of([]), optimizer, Machine())
+    assert budget.keep_tokens is None, "nothing to measure yet"
+    budget.settle(encoder, texts_of(encoder), optimizer, Machine())
+    assert budget.keep_tokens is not None
     assert re.fullmatch(
         r"kept graphs: [\d.]+ KiB a token, [\d.]+ GiB free: all \d+ tokens of the first step in one pass\n",
         capsys.readouterr().err,
@@ -218,49 +216,6 @@ def test_a_training_is_the_same_whatever_is_kept(tmp_path: Path) -> None:
         assert nothing["kept_tokens"] == 0 < part["kept_tokens"] <= 150
         assert everything["kept_tokens"] == everything["tokens"] > 150
         assert 0 <= everything["feed_seconds"] <= everything["seconds"]
-
-
-@contextmanager
-def out_of_memory(at_call: int) -> Iterator[None]:
-    """The given call of a backbone finds no memory, as torch says it on a GPU."""
-    calls: list[nn.Module] = []
-
-    def fail(module: nn.Module, inputs: tuple[object, ...]) -> None:
-        if type(module).__name__ == "LlamaModel":
-            calls.append(module)
-            if len(calls) == at_call:
-                raise torch.OutOfMemoryError("CUDA out of memory.")
-
-    hook = nn.modules.module.register_module_forward_pre_hook(fail)
-    yield
-    hook.remove()
-    assert len(calls) >= at_call, "the premise: it was called so often"
-
-
-def test_a_step_without_memory_begins_anew_with_fewer(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    stage, machine = tiny_stage(steps=4), Machine(chunk_tokens=64)
-    _, encoder = train_tiny(tiny_folder(), tmp_path / "whole", stage, machine=machine)
-    capsys.readouterr()
-    with out_of_memory(at_call=30):
-        _, again = train_tiny(tiny_folder(), tmp_path / "short", stage, machine=machine)
-    told = capsys.readouterr().err
-    assert re.search(r"\nstep \d: out of memory, begun anew; graphs of [\d,]+ tokens are kept", told)
-    assert curve_of(tmp_path / "short") == curve_of(tmp_path / "whole")
-    assert same(parameters(again), parameters(encoder))
-
-
-def test_no_memory_is_told_with_what_to_change(tmp_path: Path) -> None:
-    machine = Machine(chunk_tokens=64, keep_tokens=1000)
-    with out_of_memory(at_call=30), pytest.raises(UserError) as error:
-        train_tiny(tiny_folder(), tmp_path, tiny_stage(), machine=machine)
-    assert re.fullmatch(
-        r"stage 'tune', step \d: out of GPU memory; graphs of 1,000 tokens are kept \(keep_tokens in the "
-        r"machine file\), lower it first, then chunk_tokens in the machine file, now 64, or switch "
-        r"activation_checkpointing on",
-        str(error.value),
-    )
 
 
 def test_warm_up_does_not_count_as_speed() -> None:

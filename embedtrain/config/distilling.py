@@ -93,6 +93,11 @@ class Distil(Stage):
         None,
         description="stop after so many validations, one an epoch, without a lower loss; the best is kept",
     )
+    max_skipped_steps: Count = Field(
+        3,
+        description="a step whose loss or gradient is no number is skipped; more than so many in a row end "
+        "the stage",
+    )
     save_every_steps: AtLeastOne = Field(500, description="checkpoint interval")
     save_every_minutes: Positive | None = Field(
         None, description="a checkpoint also when the last one is so old, by the first process's clock"

@@ -37,6 +37,10 @@ class UserError(Exception):
     """A user's mistake. Its text is complete: one or several lines, shown without a traceback."""
 
 
+class NotFinite(UserError):
+    """A batch gave what is no number. A training skips the step; everywhere else it is an error."""
+
+
 class ConfigError(UserError):
     """All that is wrong with a config, one message a fault."""
 

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from embedtrain.config.sources import Source
 from embedtrain.config.stages import AnyStage
-from embedtrain.config.types import RUN_NAME, SHA256, AtLeastOne, Bool, Count, Str, Strict
+from embedtrain.config.types import RUN_NAME, SHA256, AtLeastOne, Bool, Count, Positive, Str, Strict
 
 
 class Base(Strict):
@@ -101,6 +101,9 @@ class Machine(Strict):
     device: Literal["cpu", "cuda", "mps"] = Field("cpu", description="where tensors live")
     num_processes: AtLeastOne = Field(1, description="processes that share a training stage")
     num_nodes: AtLeastOne = Field(1, description="machines that share it; above 1 needs accelerate_config")
+    timeout_seconds: Positive = Field(
+        1800.0, description="a process that lets the others wait for longer is given up, and the stage ends"
+    )
     threads: AtLeastOne | None = Field(None, description="torch threads; absent means torch's choice")
     chunk_tokens: AtLeastOne = Field(1024, description="tokens in one chunk of the gradient cache")
     keep_tokens: Literal["auto"] | Count = Field(

@@ -70,6 +70,11 @@ class Train(Stage):
     weight_decay: NotNegative = Field(0.0, description="AdamW's decoupled weight decay")
     max_gradient_norm: Positive = Field(1.0, description="gradient norm is clipped to it")
     betas: tuple[Decay, Decay] = Field((0.9, 0.999), description="AdamW's two averages")
+    max_skipped_steps: Count = Field(
+        3,
+        description="a step whose loss or gradient is no number is skipped; more than so many in a row end "
+        "the stage",
+    )
     save_every_steps: AtLeastOne = Field(100, description="checkpoint interval")
     save_every_minutes: Positive | None = Field(
         None, description="a checkpoint also when the last one is so old, by the first process's clock"

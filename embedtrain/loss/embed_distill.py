@@ -85,3 +85,12 @@ DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "cosine": one_minus_cosine,
     "squared_l2": squared_l2,
 }
+
+
+def distances(vectors_NK: Tensor, targets_NK: Tensor, distance: str, normalize: bool) -> Tensor:
+    """The distance of each vector to its teacher's (N), of unit vectors for a cosine or where `normalize`."""
+    y_NK = vectors_NK if vectors_NK.dtype == torch.float64 else vectors_NK.float()
+    targets_NK = targets_NK.to(y_NK)
+    if normalize or distance == "cosine":
+        y_NK, targets_NK = unit(y_NK), unit(targets_NK)
+    return DISTANCES[distance](y_NK, targets_NK)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from embedtrain.batch import Gathered
 from embedtrain.config.denominator import BlockSwitches
-from embedtrain.config.errors import UserError
+from embedtrain.config.errors import NotFinite, UserError
 from embedtrain.config.formula import term_names
 from embedtrain.config.needs import covers, for_source
 from embedtrain.config.objective import Objective
@@ -136,7 +136,7 @@ def check_terms(g: Gathered, terms: list[Placed]) -> None:
 
 
 def check_found(g: Gathered, terms: list[Placed], parts: list[Part], counts: Tensor) -> None:
-    """Raise UserError where a vector is not finite, or a term that needs negatives found none anywhere.
+    """Raise NotFinite where a vector is not, UserError where a term that needs negatives found none anywhere.
 
     Both are read from the device at once: a GPU runs dry while it is read from.
     """
@@ -147,7 +147,7 @@ def check_found(g: Gathered, terms: list[Placed], parts: list[Part], counts: Ten
         ("candidate", num_bad_candidates, len(g.candidates_CD)),
     ):
         if num_bad:
-            raise UserError(
+            raise NotFinite(
                 f"source '{g.source}', term {', '.join(term.name for term in terms)}: {int(num_bad)} of "
                 f"{size} {what} vectors hold NaN or infinity; lower lr or max_gradient_norm, "
                 "or train in float32"

@@ -63,6 +63,12 @@ class PlannedBatch:
             for source, (start, stop) in zip(sources, pairwise(cuts), strict=True)
         )
 
+    @property
+    def row_ids(self) -> dict[str, list[int]]:
+        """Numbers of its rows in their source, by source."""
+        places = {name: self.source_B == number for number, name in enumerate(self.names)}
+        return {name: self.row_B[here].tolist() for name, here in places.items() if here.any()}
+
     def local(self, rank: int, world: int) -> tuple[Part, ...]:
         """What process `rank` of `world` holds: a contiguous share, even to one row."""
         here = share(range(len(self)), rank, world)

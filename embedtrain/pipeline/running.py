@@ -28,6 +28,7 @@ from embedtrain.config.stages import Evaluate, Export
 from embedtrain.pipeline.identity import SECTIONS
 from embedtrain.pipeline.plan import StagePlan, plan_run, print_plan
 from embedtrain.pipeline.stopping import RESUME_CODE, SIGNALS, Work, hearing, stop_between
+from embedtrain.places import FOLDER, first_failure, read_places
 from embedtrain.stages.context import STAGE_FILE
 
 PARALLEL = ("train", "distil", "mine", "score", "evaluate")
@@ -67,17 +68,28 @@ def work(plan: StagePlan, run: Run, machine: Machine) -> None:
             "inputs": {name: str(path) for name, path in plan.inputs.items()},
         }
         write_json(plan.partial / STAGE_FILE, context)
+        shutil.rmtree(plan.partial / FOLDER, ignore_errors=True)
         at_work = Work(plan.partial)
-        code = at_work.run(launch_command(plan, machine))
+        code = at_work.run(quiet(launch_command(plan, machine), plan.partial))
         if at_work.asked or code != 0:
             raise StageFailed(plan, RESUME_CODE if at_work.asked else code)
     record = read_json(plan.partial / DONE)
     record.update(parts=plan.parts, embedtrain=__version__, kind=plan.stage.kind)
     mark_done(plan.partial, record)
-    for name in (CHECKPOINTS, BEST):  # of use only to an unfinished stage
+    for name in (CHECKPOINTS, BEST, FOLDER):  # of use only to an unfinished stage
         shutil.rmtree(plan.partial / name, ignore_errors=True)
     plan.partial.rename(plan.folder)
     flush(plan.folder.parent)
+
+
+def quiet(command: list[str], folder: Path) -> list[str]:
+    """The command with what a launcher says of itself kept in a file of the stage folder."""
+    python, option, module, *arguments = command
+    if module == "embedtrain":
+        return command
+    log = folder / FOLDER / "launcher.log"
+    log.parent.mkdir(exist_ok=True)
+    return [python, option, "embedtrain.pipeline.launcher", str(log), module, *arguments]
 
 
 def probe(run: Run, root: Path) -> None:
@@ -88,19 +100,26 @@ def probe(run: Run, root: Path) -> None:
 
 
 class StageFailed(UserError):
-    """A stage's process ended with `code`; 2 means it has told the user already."""
+    """A stage's process ended with `code`; one that has left a failure has told the user already."""
 
     def __init__(self, plan: StagePlan, code: int) -> None:
         """Say what happened and what to do."""
         name = f"stage '{plan.stage.name}' ({plan.stage.kind})"
-        if code in (RESUME_CODE, INTERRUPTED, *(-number for number in SIGNALS)):
+        failure = first_failure(plan.partial)
+        code = failure.code if failure else code
+        is_stopped = code in (RESUME_CODE, INTERRUPTED, *(-number for number in SIGNALS))
+        if is_stopped:
             text = f"{name} stopped; the same command goes on from where it was"
         elif code < 0:
             text = f"{name} was killed by {signal.Signals(-code).name}; the same command resumes it"
+        elif failure:
+            text = f"{name} failed, see above; its folder is {plan.partial}"
         else:
-            text = f"{name} failed with exit code {code}; its folder is {plan.partial}"
+            places = [f"process {place.rank} at {place.describe()}" for place in read_places(plan.partial)]
+            last = f"; last seen: {', '.join(places)}" if places else ""
+            text = f"{name} ended with exit code {code} and no word why{last}; its folder is {plan.partial}"
         super().__init__(text)
-        self.code = RESUME_CODE if "stopped" in text else 2
+        self.code = RESUME_CODE if is_stopped else 2
 
 
 def publish(plan: StagePlan) -> None:

@@ -18,11 +18,14 @@ import psutil
 
 from embedtrain.artifacts import STOP, STOPPABLE
 from embedtrain.config.errors import UserError
+from embedtrain.places import first_failure
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 RESUME_CODE = 75
 """EX_TEMPFAIL: nothing is lost, and the same command goes on."""
-
+POLL_SECONDS = 0.25
+GRACE_SECONDS = 10.0
+"""What the others may take to end once a process of the stage has failed."""
 
 Handler = Callable[[int, FrameType | None], None]
 
@@ -68,9 +71,22 @@ class Work:
                 self.child = subprocess.Popen(command)  # it has them blocked as well
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-            code = self.child.wait()
+            code = self.wait(self.child)
         (self.folder / STOP).unlink(missing_ok=True)
         return code
+
+    def wait(self, child: subprocess.Popen[bytes]) -> int:
+        """The exit code; where a process of the stage has failed, the others are killed before long."""
+        patience = GRACE_SECONDS
+        while True:
+            try:
+                return child.wait(POLL_SECONDS)
+            except subprocess.TimeoutExpired:
+                failure = first_failure(self.folder)
+            if failure is not None and failure.code != RESUME_CODE:
+                patience -= POLL_SECONDS
+                if patience <= 0:
+                    kill_tree(child)
 
     def hear(self, number: int, frame: FrameType | None) -> None:
         """A signal: the first one asks a training to save and end, all others kill."""

@@ -8,23 +8,33 @@ from pathlib import Path
 
 from embedtrain.artifacts import mark_done
 from embedtrain.config.errors import UserError, disk_full_is_an_error
-from embedtrain.stages.context import STAGE_FILE, read_context
+from embedtrain.places import fail
+from embedtrain.stages.context import STAGE_FILE, StageContext, read_context
 from embedtrain.stages.run_report.machine import ran_on
 
 
 def work_on(folder: Path) -> None:
     """Do the work that `stage.json` in the folder describes; rank 0 writes `done.json` last.
 
-    Raises UserError where the folder is not one that the pipeline made.
+    Raises UserError where the folder is not one that the pipeline made, and for all that stops the work; of
+    several processes only the first to fail says why.
     """
     if not (folder / STAGE_FILE).is_file():
         raise UserError(f"{folder}: no {STAGE_FILE} there; stage folders are made by `embedtrain run`")
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1})
     context = read_context(folder)
+    try:
+        with disk_full_is_an_error(folder):
+            finish(context)
+    except Exception as error:
+        raise fail(folder, context.stage.name, error, context.machine.timeout_seconds) from None
+
+
+def finish(context: StageContext) -> None:
+    """The work, then the marker."""
     module = import_module(f"embedtrain.stages.{context.stage.kind}")
-    start = time.monotonic()
-    with disk_full_is_an_error(folder):
-        facts = module.run_stage(context)
+    start, folder = time.monotonic(), context.folder
+    facts = module.run_stage(context)
     if os.environ.get("RANK", "0") == "0":
         steps = facts.get("step_seconds", 0.0)  # of every launch of a stage that was resumed
         seconds = round(max(time.monotonic() - start, steps), 1)

@@ -37,7 +37,7 @@ def run_stage(context: StageContext) -> dict[str, object]:
     """
     stage, machine = context.stage, context.machine
     assert isinstance(stage, Evaluate)
-    start_processes(machine.device)
+    start_processes(machine.device, timeout_seconds=machine.timeout_seconds, folder=context.folder)
     require_processes(machine.num_processes)
     named = named_tasks(stage.mteb, stage.mteb_results)
     held_out, in_domain = read_tasks(stage.data), read_tasks(stage.in_domain_data)

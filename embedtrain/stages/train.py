@@ -29,7 +29,9 @@ def run_stage(context: StageContext) -> dict[str, object]:
     """Write `encoder/`, `curve.jsonl` and, while it runs, `checkpoints/`."""
     stage = context.stage
     assert isinstance(stage, Train)
-    start_processes(context.machine.device)
+    start_processes(
+        context.machine.device, timeout_seconds=context.machine.timeout_seconds, folder=context.folder
+    )
     require_processes(context.machine.num_processes)
     if context.machine.threads:
         torch.set_num_threads(context.machine.threads)

@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 
 from embedtrain.artifacts import CHECKPOINTS, DONE, flush, hash_file, mark_done, read_json, write_json
 from embedtrain.config.errors import UserError
-from embedtrain.dist import barrier, current
+from embedtrain.dist import at, barrier, current
 from embedtrain.model.encoder import Encoder
 from embedtrain.train.log import CURVE, Figures, append_curve, cut_curve
 
@@ -64,6 +64,7 @@ def record_step(
     save: bool,
 ) -> None:
     """The first process adds a step to the curve and, where asked, saves a checkpoint; the others wait."""
+    at("checkpoint" if save else "curve")
     if current().rank == 0:
         append_curve(folder / CURVE, figures)
         if save:

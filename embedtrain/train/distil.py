@@ -15,33 +15,33 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from embedtrain.artifacts import hash_json
-from embedtrain.batch import unit
 from embedtrain.collate import hash_seed
 from embedtrain.config.distilling import Distil
 from embedtrain.config.schema import Machine
-from embedtrain.dist import current, mean_over_processes
-from embedtrain.loss.embed_distill import DISTANCES
+from embedtrain.dist import at, current, mean_over_processes
+from embedtrain.loss.embed_distill import distances
 from embedtrain.model.compiled import compiled_layers
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.packed import copied
 from embedtrain.show.progress import progress
 from embedtrain.train.best import keep_best, remove_beaten, restore_best
+from embedtrain.train.budget import Budget, memory_faults
 from embedtrain.train.checkpoint import State, first_state, record_step, resume_training
 from embedtrain.train.cycles import Cycles
 from embedtrain.train.feed import feed
 from embedtrain.train.interrupt import interruptible
+from embedtrain.train.learn import learn
 from embedtrain.train.log import CURVE, Figures, read_curve, speed, warm_up
-from embedtrain.train.memory import memory_faults
 from embedtrain.train.place import place_encoder
 from embedtrain.train.schedule import make_optimizer
+from embedtrain.train.skips import Outcome, Skips
 from embedtrain.train.step import exact_dtype
 from embedtrain.train.taught import Lesson, Taught
-from embedtrain.train.update import update
+from embedtrain.train.update import average_and_clip, take_gradient
 from embedtrain.train.wishes import Clock, Wishes
 
 LOSS, COSINE = "validation/loss", "validation/cosine"
@@ -60,6 +60,7 @@ class Distilling:
     named: list[tuple[str, Parameter]]
     optimizer: Optimizer
     folder: Path
+    budget: Budget
 
 
 def distil(
@@ -72,6 +73,8 @@ def distil(
     """
     job = prepare(encoder, taught, stage, machine, folder, seed)
     state, total, saving = resume(job), len(job.cycles), Clock(stage.save_every_minutes)
+    skips = Skips(stage.name, stage.max_skipped_steps, folder, state).resume()
+    job.budget.resume(state)
     first = int(state["step"])
     title = f"distil {stage.name}" + (f" from step {first}" if first else "")
     with (
@@ -81,9 +84,9 @@ def distil(
         feed(partial(local_lesson, job), range(first, total), device=encoder.device) as lessons,
     ):
         while not is_last(job, state):
-            with memory_faults(f"stage '{stage.name}', step {state['step'] + 1}", machine):
+            with memory_faults(f"stage '{stage.name}', step {state['step'] + 1}", job.budget):
                 own = Wishes(asked(), saving.is_due)
-                figures, wishes = do_step(job, int(state["step"]), lessons, own)
+                figures, wishes = do_step(job, int(state["step"]), lessons, skips, own)
             if machine.compile and state["step"] == first:
                 figures |= warm_up(figures)
             state["step"] += 1
@@ -95,6 +98,7 @@ def distil(
             )
             if wishes.stop and not is_last(job, state):
                 asked.stop(state["step"], total)
+    skips.check_trained(int(state["step"]))
     if stage.patience is not None:
         restore_best(folder, state["best_step"], job.named)
     return facts(job, state)
@@ -108,7 +112,8 @@ def prepare(
     named = place_encoder(encoder, accelerator.device, machine, dropout=stage.dropout)
     cycles = Cycles(len(taught.written.training), stage, seed)
     optimizer = make_optimizer(named, stage)
-    return Distilling(encoder, stage, machine, taught, cycles, accelerator, named, optimizer, folder)
+    budget = Budget(machine.chunk_tokens, keep_tokens=0)
+    return Distilling(encoder, stage, machine, taught, cycles, accelerator, named, optimizer, folder, budget)
 
 
 def identify(job: Distilling) -> str:
@@ -141,29 +146,34 @@ def local_lesson(job: Distilling, step: int) -> Lesson:
     return job.taught.lesson(places[here.rank :: here.world])
 
 
-def do_step(job: Distilling, step: int, lessons: Iterator[Lesson], own: Wishes) -> tuple[Figures, Wishes]:
+def do_step(
+    job: Distilling, step: int, lessons: Iterator[Lesson], skips: Skips, own: Wishes
+) -> tuple[Figures, Wishes]:
     """A step on the next texts: its line of the curve, and what any process wishes for after it."""
     start, stage, device = time.monotonic(), job.stage, job.accelerator.device
+    at("feed", step + 1)
     tokens, targets_NK = next(lessons)
     feed_seconds = time.monotonic() - start
     targets_NK = copied(targets_NK, device)
-    torch.manual_seed(hash_seed(job.cycles.seed, step, current().rank))  # dropout draws from it
-    job.optimizer.zero_grad()
-    mean_count, normalize = stage.batch_size / current().world, job.encoder.spec.normalize
-    total = torch.zeros((), dtype=exact_dtype(device), device=device)
-    for rows, part in tokens.chunks(job.machine.chunk_tokens, padded=job.encoder.padded is not None):
-        wanted_NK = targets_NK[copied(rows, device)]
-        summed = distances(job.encoder(part), wanted_NK, stage.distance, normalize).sum()
-        (summed / mean_count).backward()
-        total += summed.detach()
     lr, where = stage.lr * job.cycles.lr_factor(step), f"stage '{stage.name}', step {step + 1}"
-    norm = update(job.accelerator, job.optimizer, job.named, stage.max_gradient_norm, lr, where)
-    numbers = total.new_tensor([tokens.num_tokens, *own.numbers()])
-    loss, mean_tokens, *wished = mean_over_processes(
-        torch.cat([(total / mean_count)[None], numbers])
-    ).tolist()
+    while True:
+        torch.manual_seed(hash_seed(job.cycles.seed, step, current().rank))  # dropout draws from it
+        job.optimizer.zero_grad()
+        local = learn(job.encoder, tokens, targets_NK, stage, job.budget)
+        norm = average_and_clip(job.accelerator, job.named, stage.max_gradient_norm)
+        flags = job.budget.flags()
+        sums = [local, torch.tensor(tokens.num_tokens), *flags.values(), *torch.tensor(own.numbers())]
+        loss, mean_tokens, *means = mean_over_processes(torch.stack([x.to(local) for x in sums])).tolist()
+        if not job.budget.relieve(where, step + 1, dict(zip(flags, means, strict=False))):
+            break
+    taken = skips.judge(
+        Outcome(step + 1, "texts", loss, norm),
+        lambda: {"texts": job.taught.written.training[job.cycles.texts(step)].tolist()},
+    )
+    if taken:
+        take_gradient(job.optimizer, lr)
     num_tokens, seconds = round(mean_tokens * current().world), time.monotonic() - start
-    return {
+    figures: Figures = {
         "step": step + 1,
         "cycle": step // job.cycles.steps_per_cycle + 1,
         "epoch": (step + 1) * stage.batch_size / job.cycles.num_texts,
@@ -174,16 +184,8 @@ def do_step(job: Distilling, step: int, lessons: Iterator[Lesson], own: Wishes) 
         "feed_seconds": round(feed_seconds, 4),
         "seconds": round(seconds, 4),
         "tokens_per_second": round(num_tokens / seconds, 1),
-    }, Wishes.of_all(wished)
-
-
-def distances(vectors_NK: Tensor, targets_NK: Tensor, distance: str, normalize: bool) -> Tensor:
-    """The distance of each vector to its teacher's (N), of unit vectors for a cosine or where `normalize`."""
-    y_NK = vectors_NK if vectors_NK.dtype == torch.float64 else vectors_NK.float()
-    targets_NK = targets_NK.to(y_NK)
-    if normalize or distance == "cosine":
-        y_NK, targets_NK = unit(y_NK), unit(targets_NK)
-    return DISTANCES[distance](y_NK, targets_NK)
+    }
+    return figures if taken else skips.mark(figures), Wishes.of_all(means[len(flags) :])
 
 
 def validate(job: Distilling, state: State) -> Figures:

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from embedtrain.artifacts import write_atomic
@@ -14,7 +14,7 @@ OF_MACHINE = ("seconds", "tokens_per_second", "feed_seconds", "warm_up_seconds",
 """What the machine decides and no result depends on."""
 
 
-def append_curve(path: Path, figures: Figures) -> None:
+def append_curve(path: Path, figures: Mapping[str, object]) -> None:
     """Add a step."""
     with path.open("a") as file:
         file.write(json.dumps(figures) + "\n")

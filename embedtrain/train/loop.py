@@ -4,7 +4,6 @@ Nothing here knows a loss term, and nothing random outlives a step: batches, neg
 functions of the seed and the step, so a resumed run is the uninterrupted one, number for number.
 """
 
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,24 +15,25 @@ from torch import Tensor
 
 from embedtrain.batch import ContrastiveBatch, join
 from embedtrain.collate import collate_parts, hash_seed
-from embedtrain.config.errors import UserError
+from embedtrain.config.errors import NotFinite, UserError
 from embedtrain.config.schema import Machine, Run
 from embedtrain.config.stages import Train
-from embedtrain.dist import current, mean_over_processes
+from embedtrain.dist import at, current, mean_over_processes
 from embedtrain.mixture import SEVERAL, PlannedBatch
 from embedtrain.model.compiled import compiled_layers
 from embedtrain.model.encoder import Encoder
 from embedtrain.show.progress import progress
+from embedtrain.train.budget import memory_faults
 from embedtrain.train.checkpoint import record_step
 from embedtrain.train.feed import feed
 from embedtrain.train.interrupt import interruptible
 from embedtrain.train.log import CURVE, Figures, read_curve, speed, warm_up
-from embedtrain.train.memory import memory_faults
 from embedtrain.train.prepare import Rows, Teachers, Training, prepare, resume
 from embedtrain.train.schedule import lr_factor
+from embedtrain.train.skips import Outcome, Skips
 from embedtrain.train.snapshots import check_snapshots, save_snapshot
 from embedtrain.train.step import exact_dtype, train_step
-from embedtrain.train.update import update
+from embedtrain.train.update import average_and_clip, take_gradient
 from embedtrain.train.validation import Validate, Validation
 from embedtrain.train.wishes import Clock, Wishes
 
@@ -60,6 +60,8 @@ def train(
     job = prepare(encoder, rows_by_source, stage, run, machine, teachers or {})
     check_snapshots(stage, job.steps)
     state = resume(job, run, folder)
+    skips = Skips(stage.name, stage.max_skipped_steps, folder, state).resume()
+    job.budget.resume(state)
     validation = Validation(validate, stage.validation, folder, job.named, state)
     saving = Clock(stage.save_every_minutes)
     first = int(state["step"])
@@ -73,7 +75,7 @@ def train(
     ):
         for step in range(first, job.steps):
             own = Wishes(asked(), saving.is_due, validation.clock.is_due)
-            figures, wishes = do_step(job, batches, own)
+            figures, wishes = do_step(job, batches, skips, own)
             if machine.compile and step == first:
                 figures |= warm_up(figures)
             state["step"] = step + 1
@@ -89,31 +91,39 @@ def train(
             if save:
                 saving.restart()
                 validation.remove_beaten()
-            bar.advance(1, loss=figures["loss"], lr=figures["lr"], source=figures["source"])
+            bar.advance(1, **{name: figures[name] for name in ("loss", "lr", "source") if name in figures})
             if wishes.stop and not last:
                 asked.stop(step + 1, job.steps)
+    skips.check_trained(job.steps)
     cached = {name: how.tokens.facts for name, how in job.collations.items() if how.tokens}
     best = validation.restore_best()
     return facts(read_curve(folder / CURVE)) | best | {"tokenised": cached}
 
 
-def do_step(job: Training, batches: Iterator[Fed], own: Wishes) -> tuple[Figures, Wishes]:
+def do_step(job: Training, batches: Iterator[Fed], skips: Skips, own: Wishes) -> tuple[Figures, Wishes]:
     """A step on the next batch: its line of the curve, and what any process wishes for after it."""
     start = time.monotonic()
+    at("feed", int(skips.state["step"]) + 1)
     planned, batch = next(batches)
     feed_seconds = time.monotonic() - start
     stage, step = job.stage, planned.step
     lr = stage.lr * lr_factor(stage.schedule, step, job.steps)
     where = f"stage '{stage.name}', step {step + 1}"
-    with memory_faults(where, job.machine, job.keep):
-        job.keep.settle(job.encoder, join(batch.queries, batch.documents), job.optimizer, job.machine)
-        found = run_step(job, batch, step)
-        where += f", source '{planned.source}'"
-        norm = update(job.accelerator, job.optimizer, job.named, stage.max_gradient_norm, lr, where)
-        means, tokens, wishes = over_processes(found, batch, own)
+    with memory_faults(where, job.budget):
+        job.budget.settle(job.encoder, join(batch.queries, batch.documents), job.optimizer, job.machine)
+        at("encode")
+        while True:
+            found = run_step(job, batch, step)
+            norm = average_and_clip(job.accelerator, job.named, stage.max_gradient_norm)
+            means, tokens, wishes = over_processes(found, batch, own)
+            if not job.budget.relieve(where, step + 1, means):
+                break
+        taken = skips.judge(Outcome(step + 1, planned.source, means["loss"], norm), lambda: planned.row_ids)
+        if taken:
+            take_gradient(job.optimizer, lr)
     kept_tokens = round(means.pop("kept_tokens") * current().world)
     seconds = time.monotonic() - start
-    return {
+    figures: Figures = {
         "step": step + 1,
         **plan_figures(planned),
         **means,
@@ -124,34 +134,35 @@ def do_step(job: Training, batches: Iterator[Fed], own: Wishes) -> tuple[Figures
         "feed_seconds": round(feed_seconds, 4),
         "seconds": round(seconds, 4),
         "tokens_per_second": round(tokens / seconds, 1),
-    }, wishes
+    }
+    return figures if taken else skips.mark(figures), wishes
 
 
 def run_step(job: Training, batch: ContrastiveBatch, step: int) -> dict[str, Tensor]:
     """Gradients and figures of the batch, diagnosed every so many steps; faults name stage and step.
 
-    Where a GPU's memory runs out after all, fewer graphs are kept and the step begins anew, draws and all;
-    not among several processes, for the others would wait.
+    The loss of vectors that are no numbers is none. Draws begin with the step, however often it begins.
     """
-    every = job.stage.diagnostics_every_steps
-    while True:
-        torch.manual_seed(hash_seed(job.seed, step, current().rank))  # dropout draws from it
-        job.optimizer.zero_grad()
-        try:
-            return train_step(
+    every, budget = job.stage.diagnostics_every_steps, job.budget
+    torch.manual_seed(hash_seed(job.seed, step, current().rank))  # dropout draws from it
+    job.optimizer.zero_grad()
+    found = {"loss": torch.tensor(torch.nan), "kept_tokens": torch.tensor(0.0)}
+    try:
+        with budget.guard_alone():
+            found = train_step(
                 job.encoder,
                 batch,
                 job.objective,
-                chunk_tokens=job.machine.chunk_tokens,
-                keep_tokens=job.keep.tokens or 0,
+                chunk_tokens=budget.chunk_tokens,
+                keep_tokens=budget.keep_tokens or 0,
                 diagnose=job.diagnose if every and step % every == 0 else None,
+                guard=budget.guard,
             )
-        except UserError as error:
-            raise UserError(f"stage '{job.stage.name}', step {step + 1}: {error}") from None
-        except torch.OutOfMemoryError:
-            if current().world > 1 or not job.keep.lower():
-                raise
-        print(f"step {step + 1}: out of memory, begun anew; {job.keep.describe()}", file=sys.stderr)
+    except NotFinite:
+        pass
+    except UserError as error:
+        raise UserError(f"stage '{job.stage.name}', step {step + 1}: {error}") from None
+    return found | budget.flags()
 
 
 def local_batch(job: Training, planned: PlannedBatch) -> Fed:
@@ -191,10 +202,11 @@ def over_processes(
 
 def facts(curve: list[Figures]) -> dict[str, object]:
     """What a finished training says of itself."""
-    losses = [float(figures["loss"]) for figures in curve]
+    losses = [float(figures["loss"]) for figures in curve if "skipped" not in figures]
     tenth = max(1, len(losses) // 10)
     return {
         "steps": len(curve),
+        "skipped_steps": len(curve) - len(losses),
         "tokens": sum(int(figures["tokens"]) for figures in curve),
         "swapped_rows": sum(int(figures["swapped"]) for figures in curve),
         **speed(curve),

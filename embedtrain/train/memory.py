@@ -1,12 +1,11 @@
-"""How many graphs a step keeps: as many as memory holds, measured once on the first chunk of a training.
+"""How much memory there is, and how many graphs fit into it, measured once on the first chunk of a training.
 
 A kept graph saves the second encoding of its texts and changes no gradient. So every process keeps what
 fits on its own device, and the numbers may differ from process to process and from run to run.
 """
 
-import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +14,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from embedtrain.batch import TokenBatch
-from embedtrain.config.errors import UserError
-from embedtrain.config.schema import Machine
-from embedtrain.dist import current
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.layout import layers_of
-from embedtrain.train.step import random_state, set_random_state, size_of
+from embedtrain.train.step import random_state, set_random_state
 
 KIB, MIB, GIB = 2**10, 2**20, 2**30
 USED_FRACTION = {"cuda": 0.8, "cpu": 0.5, "mps": 0.5}
@@ -39,70 +35,20 @@ class GraphCost:
     besides: int
 
 
-@dataclass
-class Keep:
-    """Tokens whose graphs a step keeps: the machine file's number, or None until they are measured."""
-
-    tokens: int | None
-    is_measured: bool = False
-
-    @classmethod
-    def of(cls, machine: Machine) -> "Keep":
-        """As the machine file says."""
-        return cls(None if machine.keep_tokens == "auto" else machine.keep_tokens)
-
-    def settle(self, encoder: Encoder, texts: TokenBatch, optimizer: Optimizer, machine: Machine) -> None:
-        """Measure where nobody has said a number, on a step's local texts; the first process tells."""
-        if self.tokens is not None or len(texts) == 0:
-            return
-        padded = encoder.padded is not None
-        parts = [part for _, part in texts.chunks(machine.chunk_tokens, padded=padded)]
-        cost = measure_graph(encoder, parts[0], size_of(parts[0], padded), machine)
-        free = free_bytes(encoder.device, max(1, current().world // machine.num_nodes))
-        cost = GraphCost(cost.per_token, cost.besides + state_bytes(encoder, optimizer))
-        usable = None if free is None else int(free * USED_FRACTION[encoder.device.type])
-        self.tokens, self.is_measured = tokens_within(usable, cost), True
-        if current().rank == 0:
-            num_tokens = sum(size_of(part, padded) for part in parts)
-            print(describe(cost, free, self.tokens, num_tokens), file=sys.stderr)
-
-    def lower(self) -> bool:
-        """Keep half as much, where the number was measured and there is something to let go."""
-        if not self.is_measured or not self.tokens:
-            return False
-        self.tokens //= 2
-        return True
-
-    def describe(self) -> str:
-        """The number, for a person."""
-        return f"graphs of {self.tokens or 0:,} tokens are kept (keep_tokens in the machine file)"
-
-
-@contextmanager
-def memory_faults(where: str, machine: Machine, keep: Keep | None = None) -> Iterator[None]:
-    """What a GPU without memory left is told as: `where` it happened, and what to change."""
-    try:
-        yield
-    except torch.OutOfMemoryError:
-        kept = f"; {keep.describe()}, lower it first, then" if keep and keep.tokens else "; lower"
-        raise UserError(
-            f"{where}: out of GPU memory{kept} chunk_tokens in the machine file, now "
-            f"{machine.chunk_tokens:,}, or switch activation_checkpointing on"
-        ) from None
-
-
-def measure_graph(encoder: Encoder, part: TokenBatch, size: int, machine: Machine) -> GraphCost:
+def measure_graph(
+    encoder: Encoder, part: TokenBatch, size: int, chunk_tokens: int, is_checkpointing: bool
+) -> GraphCost:
     """Encode a chunk of `size` tokens once for measure; randomness and gradients stay as they were."""
     state = random_state(encoder.device)
     try:
         if encoder.device.type == "cuda":
             graph, besides = measure_on_cuda(encoder, part)
         else:
-            graph = besides = measure_saved(encoder, part, machine.activation_checkpointing)
+            graph = besides = measure_saved(encoder, part, is_checkpointing)
     finally:
         set_random_state(encoder.device, state)
     gradients = sum(p.nbytes for _, p in encoder.trainable())
-    larger = max(1.0, machine.chunk_tokens / size)
+    larger = max(1.0, chunk_tokens / size)
     return GraphCost(graph / size, round(besides * larger) + gradients)
 
 

@@ -25,8 +25,8 @@ from embedtrain.loss.objective import ObjectiveFunction, build_objective
 from embedtrain.mixture import Plan, batch_sizes, num_steps, row_keys
 from embedtrain.model.encoder import Encoder
 from embedtrain.text import source_text
+from embedtrain.train.budget import Budget
 from embedtrain.train.checkpoint import State, first_state, resume_training
-from embedtrain.train.memory import Keep
 from embedtrain.train.place import place_encoder
 from embedtrain.train.schedule import make_optimizer
 
@@ -56,7 +56,7 @@ class Training:
     collations: dict[str, Collation]
     plan: Plan
     seed: int
-    keep: Keep
+    budget: Budget
 
     @property
     def steps(self) -> int:
@@ -92,7 +92,7 @@ def prepare(
         collations={name: cache_tokens(how[name], share.passes) for name, share in plan.shares().items()},
         plan=plan,
         seed=seed,
-        keep=Keep.of(machine),
+        budget=Budget.of(machine),
     )
 
 

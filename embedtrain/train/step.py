@@ -9,6 +9,7 @@ Dimensions: T texts encoded here, B local queries, A all queries, C candidates, 
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,17 +48,21 @@ def train_step(
     keep_tokens: int = 0,
     gather: Gather | None = None,
     diagnose: Diagnose | None = None,
+    guard: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> dict[str, Tensor]:
     """Add this process's gradient of the batch to the parameters; returns its loss and other figures.
 
     `chunk_tokens` bounds a chunk and `keep_tokens` the graphs that are kept, both with padding where there
     is any; a batch of one chunk is always kept. Averaged over processes, loss and gradient are the global
-    batch's.
+    batch's. `guard` is around what no other process waits for; where it lets an error pass, the step goes on
+    to its end, with vectors that are NaN or a gradient that is not whole.
     """
     dealt = deal_texts(batch.queries, batch.documents)
-    chunks = encode_chunks(encoder, dealt.texts, chunk_tokens, keep_tokens)
+    chunks: list[Chunk] = []
+    with guard():
+        chunks = encode_chunks(encoder, dealt.texts, chunk_tokens, keep_tokens)
     kept = sum(chunk.texts.num_tokens for chunk in chunks if chunk.vectors_TD.requires_grad)
-    vectors_TD = in_order(encoder, chunks).requires_grad_()
+    vectors_TD = in_order(encoder, chunks, len(dealt.texts)).requires_grad_()
     gathered = (gather or gather_batch)(batch, *dealt.gather(vectors_TD))
     learned = dict(encoder.learned.items())
     loss, figures = objective(gathered, mean_over_processes, learned)
@@ -67,8 +72,9 @@ def train_step(
     if diagnose is not None:
         with torch.no_grad():
             figures |= diagnose(gathered, learned)
-    for chunk in chunks:
-        carry_gradient(encoder, chunk, vectors_TD.grad)
+    with guard():
+        for chunk in chunks:
+            carry_gradient(encoder, chunk, vectors_TD.grad)
     return {"loss": loss.detach(), **figures, "kept_tokens": torch.tensor(float(kept))}
 
 
@@ -92,11 +98,14 @@ def size_of(part: TokenBatch, padded: bool) -> int:
     return len(part) * int(part.lengths_T[0]) if padded else part.num_tokens
 
 
-def in_order(encoder: Encoder, chunks: list[Chunk]) -> Tensor:
-    """The chunks' vectors in the batch's order, without their graphs: a leaf that collects the gradient."""
+def in_order(encoder: Encoder, chunks: list[Chunk], num_texts: int) -> Tensor:
+    """The chunks' vectors in the batch's order, without their graphs: a leaf that collects the gradient.
+
+    Texts that were not encoded are NaN.
+    """
     if not chunks:
         dtype = torch.promote_types(next(encoder.parameters()).dtype, torch.float32)
-        return torch.zeros(0, encoder.dim, dtype=dtype, device=encoder.device)
+        return torch.full((num_texts, encoder.dim), torch.nan, dtype=dtype, device=encoder.device)
     order_T = torch.cat([chunk.rows_T for chunk in chunks])
     return torch.cat([chunk.vectors_TD.detach() for chunk in chunks])[torch.argsort(order_T)]
 

@@ -6,30 +6,20 @@ from accelerate import Accelerator
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from embedtrain.config.errors import UserError
 from embedtrain.dist import average_gradients
 
 
-def update(
-    accelerator: Accelerator,
-    optimizer: Optimizer,
-    named: Sequence[tuple[str, Parameter]],
-    max_norm: float,
-    lr: float,
-    where: str,
+def average_and_clip(
+    accelerator: Accelerator, named: Sequence[tuple[str, Parameter]], max_norm: float
 ) -> float:
-    """Change the parameters; returns the norm of the gradient before it was clipped.
-
-    Raises UserError, saying `where`, when the gradient is no number.
-    """
+    """Make all processes' gradients one; returns its norm before it was clipped, alike on all of them."""
     parameters = [p for _, p in named]
     average_gradients(parameters)
-    norm = float(accelerator.clip_grad_norm_(parameters, max_norm))
-    if not norm < float("inf"):
-        raise UserError(
-            f"{where}: the gradient norm is {norm}; lower lr, raise warmup_fraction, or train in float32"
-        )
+    return float(accelerator.clip_grad_norm_(parameters, max_norm))
+
+
+def take_gradient(optimizer: Optimizer, lr: float) -> None:
+    """Change the parameters."""
     for group in optimizer.param_groups:
         group["lr"] = lr
     optimizer.step()
-    return norm

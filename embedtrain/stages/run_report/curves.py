@@ -16,6 +16,7 @@ COUNTED = (
     "step",
     "source",
     "swapped",
+    "skipped",
     "loss",
     "lr",
     "gradient_norm",
@@ -54,8 +55,9 @@ def training_section(facts: RunFacts, folders: Mapping[str, Path]) -> list[Secti
 
 def summary_of(stage: StageFacts, steps: Sequence[Step]) -> str:
     """`pretrain: 220 steps, loss 2.72 → 0.80`: means of the first and the last tenth."""
-    tenth = max(1, len(steps) // 10)
-    first, last = (float(np.mean([s["loss"] for s in part])) for part in (steps[:tenth], steps[-tenth:]))
+    losses = [step["loss"] for step in steps if "loss" in step]  # a skipped step has none
+    tenth = max(1, len(losses) // 10)
+    first, last = (float(np.mean(part)) if part else np.nan for part in (losses[:tenth], losses[-tenth:]))
     unfinished = "" if stage.state == DONE else ", unfinished"
     return f"{stage.name}: {len(steps):,} steps, loss {first:.2f} → {last:.2f}{unfinished}"
 

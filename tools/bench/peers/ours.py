@@ -16,7 +16,7 @@ from embedtrain.model.load import load_encoder
 from embedtrain.model.lora import add_lora
 from embedtrain.train.schedule import make_optimizer
 from embedtrain.train.step import train_step
-from embedtrain.train.update import update
+from embedtrain.train.update import average_and_clip, take_gradient
 from tools.bench.peers.parts import LEARNING_RATE, MAX_NORM, TEMPERATURE, Given, Peer
 from tools.bench.start import ALPHA, RANK
 from tools.bench.workloads import Workload
@@ -72,7 +72,8 @@ class Ours(Peer):
 
     def update(self) -> None:
         """Clip, step, drop the gradients."""
-        update(self.accelerator, self.optimizer, self.named, MAX_NORM, LEARNING_RATE, "bench")
+        average_and_clip(self.accelerator, self.named, MAX_NORM)
+        take_gradient(self.optimizer, LEARNING_RATE)
         self.optimizer.zero_grad()
 
 

@@ -1,0 +1,21 @@
+"""Starts processes by another program, which writes what it says of itself into a file.
+
+`python -m embedtrain.pipeline.launcher FILE MODULE ARGUMENT…`. torch.distributed.run ends the other processes
+where one fails, and tells of it in some 60 lines; what its processes say comes through as it is.
+"""
+
+import runpy
+import sys
+from pathlib import Path
+
+
+def main() -> None:
+    """Run the module as the program that it is."""
+    file, module, *arguments = sys.argv[1:]
+    sys.argv = [module, *arguments]
+    sys.stderr = Path(file).open("a", buffering=1)  # noqa: SIM115
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()

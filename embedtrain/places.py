@@ -1,0 +1,188 @@
+"""What the processes of a stage leave in its folder: where each is, and why one ended. No torch here.
+
+A process that waits for another cannot ask it; it reads its file. A file is overwritten in place, so what a
+stopped or killed process wrote last is there. The folder goes when the stage is done.
+"""
+
+import json
+import os
+import re
+import signal
+import socket
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from embedtrain.artifacts import write_json
+from embedtrain.config.errors import UserError
+
+FOLDER = "processes"
+PLACE_BYTES = 512
+LOST = ("timed out", "timeout", "connection closed", "connection reset", "broken pipe", "connection refused")
+"""What torch says of a process that does not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a process is: `meeting` counts where all must come, `what` is it or the work before the next."""
+
+    rank: int
+    pid: int
+    host: str
+    meeting: int = 0
+    what: str = "start"
+    step: int | None = None
+
+    def describe(self) -> str:
+        """`step 11 'encode'`."""
+        return f"'{self.what}'" if self.step is None else f"step {self.step} '{self.what}'"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a process ended. `message` is complete; `code` is what the process ends with."""
+
+    rank: int
+    message: str
+    code: int
+    time: float
+
+
+class Places:
+    """This process's place, kept up to date in its file."""
+
+    def __init__(self, folder: Path, rank: int) -> None:
+        """Write the first; the file has its whole size from then on, whatever becomes of the disk."""
+        self.folder = folder / FOLDER
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.file = os.open(self.folder / f"place-{rank}.json", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        self.now = Place(rank, os.getpid(), socket.gethostname())
+        self._write()
+
+    def at(self, what: str, step: int | None = None) -> None:
+        """Work that this process does by itself; of the same step where none is given."""
+        now = self.now
+        self.now = Place(now.rank, now.pid, now.host, now.meeting, what, now.step if step is None else step)
+        self._write()
+
+    @contextmanager
+    def meeting(self, what: str) -> Iterator[None]:
+        """Where all processes come; left only when they have."""
+        now = self.now
+        self.now = Place(now.rank, now.pid, now.host, now.meeting + 1, what, now.step)
+        self._write()
+        yield
+        self.at(f"after {what}")
+
+    def close(self) -> None:
+        """Leave the file as it is."""
+        os.close(self.file)
+
+    def _write(self) -> None:
+        with suppress(OSError):
+            os.pwrite(self.file, json.dumps(asdict(self.now)).encode().ljust(PLACE_BYTES), 0)
+
+
+def read_places(folder: Path) -> list[Place]:
+    """The places of all processes, by rank; one that is being written is left out."""
+    found = []
+    for path in (folder / FOLDER).glob("place-*.json"):
+        with suppress(ValueError, TypeError, OSError):
+            found.append(Place(**json.loads(path.read_text())))
+    return sorted(found, key=lambda place: place.rank)
+
+
+def describe_missing(folder: Path, rank: int, seconds: float | None) -> str:
+    """Whom process `rank` waits for in vain, where, and where they were last; `seconds` unless they ended."""
+    places = read_places(folder)
+    own = next((place for place in places if place.rank == rank), None)
+    if own is None or len(places) < 2:
+        return "another process does not answer"
+    others = [place for place in places if place.rank != rank]
+    missing = [place for place in others if place.meeting < own.meeting]
+    where = f"'{own.what}'" + ("" if own.step is None else f" of step {own.step}")
+    if seconds is None:
+        told = [f"process {p.rank}, which was last at {p.describe()}" for p in missing or others]
+        return f"process {rank} waits in {where}, and has lost {'; '.join(told)}"
+    to = "to" if missing else "out of"
+    told = [
+        f"process {p.rank} has not come {to} {where} for {seconds:g} s; it was last at {p.describe()}"
+        for p in missing or others
+    ]
+    return "; ".join(told)
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether torch's error says that another process does not answer."""
+    return isinstance(error, RuntimeError | OSError) and any(word in str(error).lower() for word in LOST)
+
+
+def fail(folder: Path, stage: str, error: Exception, seconds: float) -> BaseException:
+    """What to raise of an error in this process: the first to fail tells the user, the others end in silence.
+
+    All leave `failure-RANK.json`; what is no user's mistake leaves its traceback in `failure-RANK.log`.
+    """
+    rank, place = int(os.environ.get("RANK", "0")), folder / FOLDER
+    is_foreseen = isinstance(error, UserError)
+    told = error if is_foreseen else UserError(describe_crash(folder, stage, error, rank, seconds))
+    code, is_first = int(getattr(told, "code", 2)), True
+    with suppress(OSError):  # a full disk is told too
+        place.mkdir(exist_ok=True)
+        is_first = begin_to_tell(place)
+        if not is_foreseen:
+            crash_log(folder, rank).write_text("".join(traceback.format_exception(error)))
+        write_json(place / f"failure-{rank}.json", asdict(Failure(rank, str(told), code, time.time())))
+    return told if is_first else SystemExit(code)
+
+
+def crash_log(folder: Path, rank: int) -> Path:
+    """The traceback of what a process did not foresee."""
+    return folder / FOLDER / f"failure-{rank}.log"
+
+
+def begin_to_tell(place: Path) -> bool:
+    """Whether this process is the first of its launcher's to fail."""
+    try:
+        os.close(os.open(place / f"told-{os.getppid()}", os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    return True
+
+
+def describe_crash(folder: Path, stage: str, error: Exception, rank: int, seconds: float) -> str:
+    """What an unforeseen error is told as: one line."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world > 1 and is_lost(error):
+        waited = seconds if re.search("timed out|timeout", str(error).lower()) else None
+        return f"stage '{stage}': {describe_missing(folder, rank, waited)}"
+    who = f" in process {rank} of {world}" if world > 1 else ""
+    said = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    return f"stage '{stage}' crashed{who}: {said}; the traceback is in {crash_log(folder, rank)}"
+
+
+def first_failure(folder: Path) -> Failure | None:
+    """Why the first process ended that said so."""
+    found = []
+    for path in (folder / FOLDER).glob("failure-*.json"):
+        with suppress(ValueError, TypeError, OSError):
+            found.append(Failure(**json.loads(path.read_text())))
+    return min(found, key=lambda failure: failure.time, default=None)
+
+
+def kill_all(folder: Path) -> None:
+    """SIGKILL to the processes of the stage on this host, stopped ones too."""
+    for place in read_places(folder):
+        if place.host == socket.gethostname() and is_of(place.pid, folder):
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(place.pid, signal.SIGKILL)
+
+
+def is_of(pid: int, folder: Path) -> bool:
+    """Whether the process works on the folder, as far as the system tells: numbers are used again."""
+    try:
+        return str(folder) in Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return not Path("/proc/self").exists()

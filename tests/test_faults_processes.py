@@ -1,0 +1,88 @@
+"""One of two processes fails or hangs: all end, and one message says which, where and why."""
+
+import os
+import re
+import signal
+from pathlib import Path
+
+import pytest
+from faulted_runs import (
+    PATIENCE_SECONDS,
+    is_alive,
+    partial_of,
+    place_of,
+    start,
+    steps_done,
+    told,
+    wait_until,
+    write_run,
+)
+
+from embedtrain.places import read_places
+
+NOISE = ("Traceback", "elastic", "ChildFailedError", "closing signal")
+
+
+def messages(config: Path) -> list[str]:
+    """Lines for the user."""
+    return [line for line in told(config).splitlines() if line.startswith("embedtrain: ")]
+
+
+def test_an_exception_on_one_process_ends_all_with_one_message(tmp_path: Path) -> None:
+    config = write_run(tmp_path)
+    child = start(config)
+    folder = wait_until(config, child, lambda folder: steps_done(folder) > 2)
+    pids = [place.pid for place in read_places(folder)]
+    assert len(pids) == 2
+    os.kill(place_of(folder, 1).pid, signal.SIGUSR2)
+    assert child.wait(PATIENCE_SECONDS) == 2
+    log = folder / "processes" / "failure-1.log"
+    assert messages(config) == [
+        f"embedtrain: stage 'tune' crashed in process 1 of 2: ValueError: planted; the traceback is in {log}",
+        f"embedtrain: stage 'tune' (train) failed, see above; its folder is {folder}",
+    ]
+    assert not [word for word in NOISE if word in told(config)]
+    assert log.read_text().startswith("Traceback")
+    assert log.read_text().endswith("ValueError: planted\n")
+    assert not any(map(is_alive, pids))
+
+
+def test_a_stopped_process_is_named_and_killed(tmp_path: Path) -> None:
+    config = write_run(tmp_path, machine={"timeout_seconds": 3})
+    child = start(config)
+    folder = wait_until(config, child, lambda folder: steps_done(folder) > 2)
+    pids = [place.pid for place in read_places(folder)]
+    os.kill(place_of(folder, 1).pid, signal.SIGSTOP)
+    last = place_of(folder, 1)
+    assert child.wait(PATIENCE_SECONDS) == 2
+    assert not any(map(is_alive, pids))
+    first, second = messages(config)
+    found = re.fullmatch(
+        r"embedtrain: stage 'tune': process 1 has not come (?:to|out of) '([a-z ]+)' of step (\d+) for 3 s; "
+        r"it was last at (.*)",
+        first,
+    )
+    assert found, first
+    assert found[3] == last.describe()
+    assert int(found[2]) in (last.step, (last.step or 0) + 1)
+    assert second == f"embedtrain: stage 'tune' (train) failed, see above; its folder is {folder}"
+    assert not [word for word in NOISE if word in told(config)]
+
+
+@pytest.mark.slow
+def test_a_killed_process_is_named(tmp_path: Path) -> None:
+    """Nobody catches SIGKILL, which the kernel sends where memory is short."""
+    config = write_run(tmp_path)
+    child = start(config)
+    folder = wait_until(config, child, lambda folder: steps_done(folder) > 2)
+    os.kill(place_of(folder, 1).pid, signal.SIGKILL)
+    assert child.wait(PATIENCE_SECONDS) == 2
+    first, second = messages(config)
+    assert re.fullmatch(
+        r"embedtrain: stage 'tune': process 0 waits in '[a-z ]+' of step \d+, and has lost process 1, which "
+        r"was last at step \d+ '[a-z ]+'",
+        first,
+    )
+    assert second == f"embedtrain: stage 'tune' (train) failed, see above; its folder is {folder}"
+    assert not [word for word in NOISE if word in told(config)]
+    assert partial_of(config).exists()
