@@ -22,6 +22,7 @@ from embedtrain.config.errors import UserError
 from embedtrain.dist import at, barrier, current
 from embedtrain.model.encoder import Encoder
 from embedtrain.train.log import CURVE, Figures, append_curve, cut_curve
+from embedtrain.train.room import room_for_checkpoint
 
 PARAMETERS, OPTIMIZER, STATE = "parameters.safetensors", "optimizer.safetensors", "state.json"
 FILES = (PARAMETERS, OPTIMIZER, STATE)
@@ -69,7 +70,8 @@ def record_step(
         append_curve(folder / CURVE, figures)
         if save:
             flush(folder / CURVE)
-            save_checkpoint(folder / CHECKPOINTS, state, named, optimizer, keep_last)
+            with room_for_checkpoint(folder / CHECKPOINTS, int(state["step"]), named, optimizer) as root:
+                save_checkpoint(root, state, named, optimizer, keep_last)
     if save:
         barrier()
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from embedtrain.batch import ContrastiveBatch, join
-from embedtrain.collate import collate_parts, hash_seed
+from embedtrain.collate import hash_seed
 from embedtrain.config.errors import NotFinite, UserError
 from embedtrain.config.schema import Machine, Run
 from embedtrain.config.stages import Train
@@ -23,6 +23,7 @@ from embedtrain.mixture import SEVERAL, PlannedBatch
 from embedtrain.model.compiled import compiled_layers
 from embedtrain.model.encoder import Encoder
 from embedtrain.show.progress import progress
+from embedtrain.train.blame import collate_or_blame
 from embedtrain.train.budget import memory_faults
 from embedtrain.train.checkpoint import record_step
 from embedtrain.train.feed import feed
@@ -168,7 +169,9 @@ def run_step(job: Training, batch: ContrastiveBatch, step: int) -> dict[str, Ten
 def local_batch(job: Training, planned: PlannedBatch) -> Fed:
     """A planned batch, and this process's share of it."""
     here = current()
-    batch = collate_parts(planned.local(here.rank, here.world), planned.step, job.collations)
+    batch = collate_or_blame(
+        job.stage.name, planned.local(here.rank, here.world), planned.step, job.collations
+    )
     return planned, replace(batch, source=planned.source)  # of the whole batch, on every process
 
 
