@@ -14,6 +14,7 @@ from embedtrain.model.projection import add_projection, draw_projection
 from embedtrain.train import distil as loop
 from embedtrain.train.skips import Skips
 from embedtrain.train.taught import SIDES, Taught, Written
+from embedtrain.train.wishes import Wishes
 
 Line = tuple[float, ...]
 
@@ -38,7 +39,7 @@ def three_steps(base: Path, made: Path, settings: dict[str, Any]) -> tuple[int, 
     """This process's number, then loss, gradient norm and tokens of each step, then loss and cosine."""
     job = job_of(base, made, settings)
     lessons = (loop.local_lesson(job, step) for step in range(3))
-    figures = [loop.do_step(job, step, lessons, no_skips(job), False)[0] for step in range(3)]
+    figures = [loop.do_step(job, step, lessons, no_skips(job), Wishes())[0] for step in range(3)]
     shown: list[Line] = [
         tuple(float(line[n]) for n in ("loss", "gradient_norm", "tokens")) for line in figures
     ]

@@ -29,6 +29,7 @@ from embedtrain.stages.context import StageContext
 from embedtrain.stages.distil_teacher import teach
 from embedtrain.train import distil as loop
 from embedtrain.train.taught import Taught
+from embedtrain.train.wishes import Wishes
 
 # --- the loop -----------------------------------------------------------------------------------------------
 
@@ -67,7 +68,7 @@ def test_a_step_has_the_gradient_of_the_mean_distance(tmp_path: Path, distance: 
     expected = {name: p.grad.clone() for name, p in job.named if p.grad is not None}
     assert "dense.0.weight" in expected
     norm = torch.cat([g.flatten() for g in expected.values()]).norm()
-    figures, _ = loop.do_step(job, 0, iter([loop.local_lesson(job, 0)]), no_skips(job), False)
+    figures, _ = loop.do_step(job, 0, iter([loop.local_lesson(job, 0)]), no_skips(job), Wishes())
     assert figures["loss"] == pytest.approx(total.item() / len(places), rel=1e-12)
     assert figures["gradient_norm"] == pytest.approx(float(norm), rel=1e-9)
     clip = min(1.0, 1.0 / (float(norm) + 1e-6))

@@ -34,7 +34,7 @@ from embedtrain.model.checkpoint import all_tensors, save_encoder
 from embedtrain.model.encoder import Encoder, weights_hash
 from embedtrain.model.load import open_encoder
 from embedtrain.train.interrupt import Stopped
-from embedtrain.train.loop import Validate
+from embedtrain.train.validation import Validate
 
 Finished = tuple[Path, Encoder, dict[str, object]]
 CHECKPOINTS = [f"step-{step:06d}" for step in (16, 18)]

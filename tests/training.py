@@ -14,8 +14,9 @@ from embedtrain.model.encoder import Encoder
 from embedtrain.model.load import load_encoder
 from embedtrain.model.lora import add_lora, tune_all
 from embedtrain.train.log import OF_MACHINE, Figures, read_curve
-from embedtrain.train.loop import Validate, train
+from embedtrain.train.loop import train
 from embedtrain.train.prepare import Teachers
+from embedtrain.train.validation import Validate
 
 STEPS, SAVE_EVERY = 18, 4
 Curve = list[Figures]
