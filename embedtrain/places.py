@@ -152,6 +152,11 @@ def begin_to_tell(place: Path) -> bool:
     return True
 
 
+def has_told(folder: Path) -> bool:
+    """Whether a process has said why it ended, though a full disk may have kept no more of it than this."""
+    return any((folder / FOLDER).glob("told-*"))
+
+
 def describe_crash(folder: Path, stage: str, error: Exception, rank: int, seconds: float) -> str:
     """What an unforeseen error is told as: one line."""
     world = int(os.environ.get("WORLD_SIZE", "1"))

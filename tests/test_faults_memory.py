@@ -16,6 +16,7 @@ from tiny_models import save_tiny
 from torch import nn
 from training import curve_of, parameters, same, tiny_stage, train_tiny
 
+from embedtrain.artifacts import read_json
 from embedtrain.config.errors import UserError
 from embedtrain.config.schema import Machine
 from embedtrain.config.stages import Train
@@ -59,7 +60,7 @@ def limit_memory(more: int) -> None:
 
 def stage_of(**changes: object) -> Train:
     """Without dropout."""
-    return tiny_stage(steps=4, lora={"rank": 4, "alpha": 8}, keep_last=9, save_every_steps=1, **changes)
+    return tiny_stage(steps=5, lora={"rank": 4, "alpha": 8}, keep_last=9, save_every_steps=1, **changes)
 
 
 def losses_of(curve: list[Figures]) -> list[float]:
@@ -137,10 +138,14 @@ def test_chunks_become_smaller_where_memory_is_really_short(
 
 
 def resumes_with_as_little(model: str, folder: Path) -> None:
-    """Bit for bit, though there is memory again."""
+    """Bit for bit, though there is memory again, from the first checkpoint after the last shortage."""
     shutil.copytree(folder / "short", folder / "again")
-    for step in (3, 4):
-        shutil.rmtree(folder / "again" / "checkpoints" / f"step-{step:06d}")
+    least = state_of(folder / "short")["chunk_tokens"]
+    saved = sorted((folder / "again" / "checkpoints").iterdir())
+    as_little = [place for place in saved if read_json(place / "state.json").get("chunk_tokens") == least]
+    assert len(as_little) > 1, "the premise: a step without a shortage"
+    for place in as_little[1:]:
+        shutil.rmtree(place)
     machine = Machine(chunk_tokens=512, keep_tokens=0)
     train_tiny(model, folder / "again", stage_of(), machine=machine)
     assert curve_of(folder / "again") == curve_of(folder / "short")

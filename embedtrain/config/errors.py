@@ -2,6 +2,7 @@
 
 import errno
 import re
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -51,8 +52,11 @@ class ConfigError(UserError):
 
 
 @contextmanager
-def disk_full_is_an_error(place: Path | str = "") -> Iterator[None]:
-    """Raise UserError where the disk, a quota or a limit of file sizes ends a write to `place`."""
+def disk_full_is_an_error(place: Path | str = "", needed: int | None = None) -> Iterator[None]:
+    """Raise UserError where the disk, a quota or a limit of file sizes ends a write to `place`.
+
+    It says how many bytes are free there, and how many are `needed` where that is known.
+    """
     try:
         yield
     except UserError:
@@ -61,7 +65,16 @@ def disk_full_is_an_error(place: Path | str = "") -> Iterator[None]:
         if not is_disk_full(error):
             raise
         where = str(place or getattr(error, "filename", None) or "")
-        raise UserError(f"{where}: no space left to write it; make room and run again".lstrip(": ")) from None
+        room = describe_room(Path(where), needed) if where else ""
+        text = f"{where}: no space left to write it{room}; make room and run again"
+        raise UserError(text.lstrip(": ")) from None
+
+
+def describe_room(place: Path, needed: int | None) -> str:
+    """`, 10,240 bytes are free and 65,536 are needed`: by the nearest folder that is there."""
+    there = next((folder for folder in (place, *place.parents) if folder.exists()), Path())
+    free = f", {shutil.disk_usage(there).free:,} bytes are free"
+    return free if needed is None else f"{free} and {needed:,} are needed"
 
 
 def is_disk_full(error: BaseException) -> bool:

@@ -18,13 +18,13 @@ from embedtrain.artifacts import (
     replace_link,
     write_json,
 )
-from embedtrain.config.errors import UserError
+from embedtrain.config.errors import UserError, disk_full_is_an_error
 from embedtrain.config.load import resolved
 from embedtrain.config.schema import Machine, Run
 from embedtrain.config.stages import Evaluate, Export
 from embedtrain.pipeline.identity import SECTIONS
 from embedtrain.pipeline.plan import StagePlan, plan_run, print_plan
-from embedtrain.places import FOLDER, first_failure, kill_all, read_places
+from embedtrain.places import FOLDER, first_failure, has_told, kill_all, read_places
 from embedtrain.stages.context import STAGE_FILE
 
 PARALLEL = ("train", "distil", "mine", "score", "evaluate")
@@ -137,7 +137,7 @@ class StageFailed(UserError):
             text = f"{name} stopped; the same command goes on from where it was"
         elif code < 0:
             text = f"{name} was killed by {signal.Signals(-code).name}; the same command resumes it"
-        elif failure:
+        elif failure or has_told(plan.partial):
             text = f"{name} failed, see above; its folder is {plan.partial}"
         else:
             places = [f"process {place.rank} at {place.describe()}" for place in read_places(plan.partial)]
@@ -189,7 +189,7 @@ def run_stages(
     `until` stops after the stage of that name; `again` throws unfinished work away first.
     """
     root = Path(run.folder) / run.name
-    with lock(root, config):
+    with lock(root, config), disk_full_is_an_error(root):
         plans = plan_run(run)
         print_plan(run, plans)
         if any(p.state != "done" and "base" in SECTIONS.get(p.stage.kind, ()) for p in plans):

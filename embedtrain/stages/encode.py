@@ -3,10 +3,9 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from embedtrain.config.errors import UserError, nearest
 from embedtrain.config.schema import Machine
+from embedtrain.data.store.arrays import make_array
 from embedtrain.model.load import open_encoder
 from embedtrain.text import Formatted
 
@@ -31,7 +30,7 @@ def encode_file(
     limits = {"query": encoder.spec.text.max_query_tokens, "document": encoder.spec.text.max_document_tokens}
     out.parent.mkdir(parents=True, exist_ok=True)
     aside, shape = out.with_name(f"{out.name}.partial"), (len(formatted), encoder.dim)
-    vectors = np.lib.format.open_memmap(aside, mode="w+", dtype=np.float32, shape=shape)
+    vectors = make_array(aside, "float32", shape)
     try:
         encoder.encode_formatted(
             formatted, limits[side], tokens_per_batch=machine.encode_tokens, progress=True, out=vectors

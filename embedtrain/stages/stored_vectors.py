@@ -15,6 +15,7 @@ from embedtrain.config.errors import UserError, found, shorten
 from embedtrain.data.problems import Problems
 from embedtrain.data.records import read_lines, read_objects
 from embedtrain.data.rows import text_key
+from embedtrain.data.store.arrays import make_array
 from embedtrain.train.taught import SIDES, Written
 from embedtrain.vectors import Side
 
@@ -130,7 +131,7 @@ def copy_stored(stored: Stored, written: Written, precision: str, out: Path) -> 
     """
     places = find_rows(stored, written)
     shape = (len(places), stored.vectors_NK.shape[1])
-    copied = np.lib.format.open_memmap(out, mode="w+", dtype=np.dtype(precision), shape=shape)
+    copied = make_array(out, precision, shape)
     for start in range(0, len(places), BLOCK):
         rows = places[start : start + BLOCK]
         with np.errstate(over="ignore"):

@@ -39,6 +39,7 @@ from embedtrain.train.interrupt import Stopped, interruptible
 from embedtrain.train.learn import learn
 from embedtrain.train.log import Figures, append_curve, cut_curve, read_curve, speed, warm_up
 from embedtrain.train.place import place_encoder
+from embedtrain.train.room import room_for_checkpoint
 from embedtrain.train.schedule import make_optimizer
 from embedtrain.train.skips import Outcome, Skips
 from embedtrain.train.step import exact_dtype
@@ -255,7 +256,8 @@ def write_step(job: Distilling, state: State, figures: Figures, stop: bool) -> N
     if current().rank == 0:
         append_curve(job.folder / "curve.jsonl", figures)
         if due:
-            save_checkpoint(job.folder / "checkpoints", state, job.named, job.optimizer, stage.keep_last)
+            with room_for_checkpoint(job.folder / "checkpoints", step, job.named, job.optimizer) as root:
+                save_checkpoint(root, state, job.named, job.optimizer, stage.keep_last)
             remove_beaten(job)
     if due:
         barrier()

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from embedtrain.artifacts import write_atomic
+from embedtrain.config.errors import disk_full_is_an_error
 from embedtrain.dist import current
 
 Figures = dict[str, float | int | str]
@@ -15,8 +16,9 @@ OF_MACHINE = ("seconds", "tokens_per_second", "feed_seconds", "warm_up_seconds",
 
 def append_curve(path: Path, figures: Mapping[str, object]) -> None:
     """Add a step."""
-    with path.open("a") as file:
-        file.write(json.dumps(figures) + "\n")
+    line = json.dumps(figures) + "\n"
+    with disk_full_is_an_error(path, len(line)), path.open("a") as file:
+        file.write(line)
 
 
 def read_curve(path: Path) -> list[Figures]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from embedtrain.batch import ContrastiveBatch, join
-from embedtrain.collate import collate_parts, hash_seed
+from embedtrain.collate import hash_seed
 from embedtrain.config.errors import NotFinite, UserError
 from embedtrain.config.schema import Machine, Run
 from embedtrain.config.stages import Train
@@ -23,12 +23,14 @@ from embedtrain.mixture import SEVERAL, PlannedBatch
 from embedtrain.model.compiled import compiled_layers
 from embedtrain.model.encoder import Encoder
 from embedtrain.show.progress import progress
+from embedtrain.train.blame import collate_or_blame
 from embedtrain.train.budget import memory_faults
 from embedtrain.train.checkpoint import State, save_checkpoint
 from embedtrain.train.feed import feed
 from embedtrain.train.interrupt import Stopped, interruptible
 from embedtrain.train.log import Figures, append_curve, read_curve, speed, warm_up
 from embedtrain.train.prepare import Rows, Teachers, Training, identify, prepare, resume
+from embedtrain.train.room import room_for_checkpoint
 from embedtrain.train.schedule import lr_factor
 from embedtrain.train.skips import Outcome, Skips
 from embedtrain.train.snapshots import check_snapshots, save_snapshot
@@ -157,7 +159,8 @@ def run_step(job: Training, batch: ContrastiveBatch, step: int) -> dict[str, Ten
 def local_batch(job: Training, planned: PlannedBatch) -> Fed:
     """A planned batch, and this process's share of it."""
     here = current()
-    batch = collate_parts(planned.local(here.rank, here.world), planned.step, job.collations)
+    parts = planned.local(here.rank, here.world)
+    batch = collate_or_blame(job.stage.name, parts, planned.step, job.collations)
     return planned, replace(batch, source=planned.source)  # of the whole batch, on every process
 
 
@@ -193,7 +196,9 @@ def write_step(job: Training, state: State, figures: Figures, folder: Path, *, c
     if current().rank == 0:
         append_curve(folder / "curve.jsonl", figures)
         if checkpoint:
-            save_checkpoint(folder / "checkpoints", state, job.named, job.optimizer, job.stage.keep_last)
+            named, optimizer, step = job.named, job.optimizer, int(state["step"])
+            with room_for_checkpoint(folder / "checkpoints", step, named, optimizer) as root:
+                save_checkpoint(root, state, named, optimizer, job.stage.keep_last)
     if checkpoint:
         barrier()
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from embedtrain.artifacts import write_atomic
 from embedtrain.config.errors import UserError
+from embedtrain.data.store.arrays import make_array
 
 
 def keys_file(folder: Path, keys: np.ndarray) -> Path:
@@ -91,4 +92,4 @@ def _empty(shape: tuple[int, int], dtype: str, out: Path | None) -> np.ndarray:
     if out is None:
         return np.empty(shape, dtype)
     out.parent.mkdir(parents=True, exist_ok=True)
-    return np.lib.format.open_memmap(out, mode="w+", dtype=np.dtype(dtype), shape=shape)
+    return make_array(out, dtype, shape)

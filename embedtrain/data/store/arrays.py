@@ -1,11 +1,14 @@
 """Files that grow block by block and are read as memory maps: arrays of numbers, and lists of strings."""
 
 import mmap
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import overload
 
 import numpy as np
+
+from embedtrain.config.errors import disk_full_is_an_error
 
 
 class ArrayFile:
@@ -35,6 +38,24 @@ class ArrayFile:
         self._header()
         assert self.file.tell() + self.length * self.dtype.itemsize == end
         self.file.close()
+
+
+def make_array(path: Path, dtype: np.dtype | str, shape: tuple[int, ...]) -> np.ndarray:
+    """A .npy file of zeros on disk, to be written anywhere; what it needs is taken at once.
+
+    Raises UserError where the disk has no room: a write to a page that the disk cannot give would end the
+    process by a signal.
+    """
+    array: np.ndarray = np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape)
+    size = path.stat().st_size
+    try:
+        with disk_full_is_an_error(path, size), path.open("r+b") as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+    except BaseException:
+        path.unlink()
+        raise
+    return array
 
 
 def open_array(path: Path) -> np.ndarray:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from embedtrain.config.retrievers import Approximate
+from embedtrain.data.store.arrays import make_array
 from embedtrain.mining.judges.inquiry import UNIT_ROWS, Inquiry, score_lines
 from embedtrain.mining.judges.writers import Writer, Written, wanted_of
 from embedtrain.mining.sharing import first_makes
@@ -146,7 +147,7 @@ def join(paths: Sequence[Path], places: Sequence[np.ndarray], out: Path) -> None
     """One file of vectors from several, each with the places of its lines."""
     parts = [np.load(path, mmap_mode="r") for path in paths]
     shape = (sum(map(len, parts)), parts[0].shape[1])
-    joined = np.lib.format.open_memmap(out, mode="w+", dtype=parts[0].dtype, shape=shape)
+    joined = make_array(out, parts[0].dtype, shape)
     for part, place in zip(parts, places, strict=True):
         for start in range(0, len(part), BLOCK):
             joined[place[start : start + BLOCK]] = part[start : start + BLOCK]
