@@ -31,8 +31,9 @@ def write_run(
     stage: dict[str, object] | None = None,
     machine: dict[str, object] | None = None,
     rows: list[Row] | None = None,
+    place: Path | None = None,
 ) -> Path:
-    """The run file; the stage trains for as long as nobody stops it, or as `stage` says."""
+    """The run file; the stage trains for as long as nobody stops it, or as `stage` says, below `place`."""
     save_tiny("llama", folder / "model")
     write_rows(folder / "faq.parquet", rows or sources()["faq"])
     settings = {
@@ -47,7 +48,7 @@ def write_run(
     }
     content = {
         "name": "r",
-        "folder": str(folder / "runs"),
+        "folder": str((place or folder) / "runs"),
         "base": {"model": str(folder / "model")},
         "sources": {"faq": {"rows": str(folder / "faq.parquet")}},
         "stages": [settings | (stage or {})],
@@ -81,16 +82,21 @@ def run(config: Path) -> int:
     return start(config).wait(PATIENCE_SECONDS)
 
 
+def root_of(config: Path) -> Path:
+    """Where the stages are."""
+    return Path(yaml.safe_load(config.read_text())["folder"]) / "r"
+
+
 def partial_of(config: Path) -> Path:
     """The folder of the unfinished stage."""
-    [folder] = config.parent.glob("runs/r/tune-*.partial")
+    [folder] = root_of(config).glob("tune-*.partial")
     return folder
 
 
 def wait_until(config: Path, child: subprocess.Popen[bytes], ready: Callable[[Path], bool]) -> Path:
     """The stage's folder, as soon as it is so."""
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while not list(config.parent.glob("runs/r/tune-*.partial")) or not ready(partial_of(config)):
+    while not list(root_of(config).glob("tune-*.partial")) or not ready(partial_of(config)):
         assert child.poll() is None, told(config)
         assert time.monotonic() < deadline, told(config)
         time.sleep(0.01)

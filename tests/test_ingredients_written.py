@@ -16,6 +16,7 @@ from ingredients import SHAPES, save_adapters, save_peft
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
+from small_disks import small_disk
 from test_ingredients import held, largest_difference
 from test_model_existing import save_embedder
 from tiny_models import TEXTS, save_tiny

@@ -169,9 +169,8 @@ def run_step(job: Training, batch: ContrastiveBatch, step: int) -> dict[str, Ten
 def local_batch(job: Training, planned: PlannedBatch) -> Fed:
     """A planned batch, and this process's share of it."""
     here = current()
-    batch = collate_or_blame(
-        job.stage.name, planned.local(here.rank, here.world), planned.step, job.collations
-    )
+    parts = planned.local(here.rank, here.world)
+    batch = collate_or_blame(job.stage.name, parts, planned.step, job.collations)
     return planned, replace(batch, source=planned.source)  # of the whole batch, on every process
 
 
