@@ -99,8 +99,10 @@ class Machine(Strict):
     """How to run, never what: nothing here may change a result."""
 
     device: Literal["cpu", "cuda", "mps"] = Field("cpu", description="where tensors live")
-    num_processes: AtLeastOne = Field(1, description="processes that share a training stage")
-    num_nodes: AtLeastOne = Field(1, description="machines that share it; above 1 needs accelerate_config")
+    num_processes: AtLeastOne = Field(1, description="processes that share a stage, on all machines together")
+    num_nodes: AtLeastOne = Field(
+        1, description="machines that share the processes; each starts the same command"
+    )
     threads: AtLeastOne | None = Field(None, description="torch threads; absent means torch's choice")
     chunk_tokens: AtLeastOne = Field(1024, description="tokens in one chunk of the gradient cache")
     keep_tokens: Literal["auto"] | Count = Field(
@@ -113,6 +115,11 @@ class Machine(Strict):
     )
     activation_checkpointing: Bool = Field(
         False, description="keep no activations and compute them again: less memory, more time"
+    )
+    sharding: Literal["none", "full"] = Field(
+        "none",
+        description="full: the processes of a train stage share out weights, gradients and optimizer state "
+        "by FSDP2, where they do not fit on each; other stages hold the encoder whole",
     )
     compile: Bool = Field(
         False, description="compile the layers while training, by torch.compile; the first step waits for it"
@@ -130,6 +137,23 @@ class Machine(Strict):
             raise ValueError(f"gpu is only read with device 'cuda', and it is '{self.device}'")
         if self.device == "mps" and self.num_processes > 1:
             raise ValueError(f"num_processes is {self.num_processes}, and device 'mps' has one")
-        if self.num_nodes > 1 and self.accelerate_config is None:
-            raise ValueError(f"num_nodes is {self.num_nodes}; name an accelerate_config that joins them")
+        if self.sharding == "full":
+            self._shards()
+        if self.num_processes % self.num_nodes:
+            raise ValueError(
+                f"num_processes is {self.num_processes}, of all nodes together; expected a multiple of "
+                f"num_nodes, {self.num_nodes}"
+            )
         return self
+
+    def _shards(self) -> None:
+        """Refuse what does not go with sharded weights."""
+        if self.num_processes == 1:
+            raise ValueError("sharding is 'full', and num_processes is 1: there is nobody to share with")
+        if self.keep_tokens == "auto":
+            raise ValueError(
+                "sharding is 'full', and keep_tokens is 'auto', which each process measures for itself; "
+                "write a number, 0 takes the least memory"
+            )
+        if self.compile:
+            raise ValueError("sharding is 'full', and compile is true: sharded layers are not compiled")

@@ -158,5 +158,5 @@ def merged_weight(layer: LoraLinear) -> Tensor:
     """W + scale x B x A, summed in float64 and rounded once: to float32, or kept in float64 where W is."""
     weight = layer.get_base_layer().weight.detach()
     product = layer.lora_B[ADAPTER].weight.detach().double() @ layer.lora_A[ADAPTER].weight.detach().double()
-    merged = weight.double() + layer.scaling[ADAPTER] * product
+    merged = weight.double() + layer.scaling[ADAPTER] * product.to(weight.device)
     return merged.to(torch.promote_types(weight.dtype, torch.float32))

@@ -17,6 +17,7 @@ from embedtrain.stages.opening import ENCODER, open_sources, open_start
 from embedtrain.stages.preflight import require, row_faults, teacher_dim_faults, view_faults
 from embedtrain.stages.teacher import TEACHER, StoredVectors, is_taught, lookups, teacher_vectors
 from embedtrain.train.loop import train
+from embedtrain.train.place import whole_weights
 
 
 def run_stage(context: StageContext) -> dict[str, object]:
@@ -38,9 +39,10 @@ def run_stage(context: StageContext) -> dict[str, object]:
         tune_all(encoder)
     teachers = lookups(stage, rows, vectors)
     facts = train(encoder, rows, stage, context.run, context.machine, context.folder, teachers=teachers)
-    if current().rank == 0:
-        save_encoder(encoder.eval(), context.folder / ENCODER)
-        shutil.rmtree(context.folder / TEACHER, ignore_errors=True)
+    with whole_weights(encoder):
+        if current().rank == 0:
+            save_encoder(encoder.eval(), context.folder / ENCODER)
+            shutil.rmtree(context.folder / TEACHER, ignore_errors=True)
     stop_processes()
     return facts | {"rows": {name: len(source) for name, source in rows.items()}}
 

@@ -17,6 +17,8 @@ from torch.optim import Optimizer
 
 from embedtrain.artifacts import DONE, hash_file, mark_done, read_json, write_json
 from embedtrain.config.errors import UserError
+from embedtrain.dist import current
+from embedtrain.sharding import part_like, whole_tensors
 
 PARAMETERS, OPTIMIZER, STATE = "parameters.safetensors", "optimizer.safetensors", "state.json"
 State = dict[str, Any]
@@ -24,13 +26,20 @@ Named = list[tuple[str, Parameter]]
 
 
 def save_checkpoint(root: Path, state: State, named: Named, optimizer: Optimizer, keep_last: int) -> Path:
-    """Write `root/step-…`, then remove all but the last `keep_last`. `state` holds `step` and `identity`."""
+    """Write `root/step-…`, then remove all but the last `keep_last`. `state` holds `step` and `identity`.
+
+    Every process must come, the first one writes: whole tensors, however the weights are sharded.
+    """
     folder = root / f"step-{state['step']:06d}"
+    parameters = whole_tensors({name: p.detach() for name, p in named})
+    numbers = whole_tensors(_optimizer_tensors(optimizer))
+    if current().rank != 0:
+        return folder
     aside = root / f".{folder.name}.partial"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    _save_tensors(aside / PARAMETERS, {name: p.detach() for name, p in named})
-    _save_tensors(aside / OPTIMIZER, _optimizer_tensors(optimizer))
+    _save_tensors(aside / PARAMETERS, parameters)
+    _save_tensors(aside / OPTIMIZER, numbers)
     write_json(aside / STATE, state)
     mark_done(aside, {name: hash_file(aside / name) for name in (PARAMETERS, OPTIMIZER, STATE)})
     shutil.rmtree(folder, ignore_errors=True)
@@ -62,12 +71,13 @@ def load_checkpoint(folder: Path, identity: str, named: Named, optimizer: Optimi
     saved = load_file(folder / PARAMETERS)
     with torch.no_grad():
         for name, parameter in named:
-            parameter.copy_(saved[name])
+            parameter.copy_(part_like(saved[name], parameter))
     tensors = load_file(folder / OPTIMIZER)
     numbers: dict[int, dict[str, Tensor]] = {}
+    trained = [p for group in optimizer.param_groups for p in group["params"]]
     for name, tensor in tensors.items():
         index, _, key = name.partition(".")
-        numbers.setdefault(int(index), {})[key] = tensor
+        numbers.setdefault(int(index), {})[key] = part_like(tensor, trained[int(index)])
     optimizer.load_state_dict(optimizer.state_dict() | {"state": numbers})
     return state
 

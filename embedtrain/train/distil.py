@@ -248,10 +248,10 @@ def write_step(job: Distilling, state: State, figures: Figures, stop: bool) -> N
     due = stop or last or step % stage.save_every_steps == 0
     if current().rank == 0:
         append_curve(job.folder / "curve.jsonl", figures)
-        if due:
-            save_checkpoint(job.folder / "checkpoints", state, job.named, job.optimizer, stage.keep_last)
-            remove_beaten(job)
     if due:
+        save_checkpoint(job.folder / "checkpoints", state, job.named, job.optimizer, stage.keep_last)
+        if current().rank == 0:
+            remove_beaten(job)
         barrier()
 
 

@@ -180,9 +180,8 @@ def write_step(job: Training, state: State, figures: Figures, folder: Path, *, c
     """The first process adds the step to the curve and saves a checkpoint where one is due; others wait."""
     if current().rank == 0:
         append_curve(folder / "curve.jsonl", figures)
-        if checkpoint:
-            save_checkpoint(folder / "checkpoints", state, job.named, job.optimizer, job.stage.keep_last)
     if checkpoint:
+        save_checkpoint(folder / "checkpoints", state, job.named, job.optimizer, job.stage.keep_last)
         barrier()
 
 

@@ -8,6 +8,7 @@ from torch.optim import Optimizer
 
 from embedtrain.config.errors import UserError
 from embedtrain.dist import average_gradients
+from embedtrain.sharding import clip_gradients, is_sharded
 
 
 def update(
@@ -24,7 +25,9 @@ def update(
     """
     parameters = [p for _, p in named]
     average_gradients(parameters)
-    norm = float(accelerator.clip_grad_norm_(parameters, max_norm))
+    sharded = any(map(is_sharded, parameters))
+    clip = clip_gradients if sharded else accelerator.clip_grad_norm_
+    norm = float(clip(parameters, max_norm))
     if not norm < float("inf"):
         raise UserError(
             f"{where}: the gradient norm is {norm}; lower lr, raise warmup_fraction, or train in float32"
