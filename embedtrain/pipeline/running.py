@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,33 +24,12 @@ from embedtrain.config.load import resolved
 from embedtrain.config.schema import Machine, Run
 from embedtrain.config.stages import Evaluate, Export
 from embedtrain.pipeline.identity import SECTIONS
+from embedtrain.pipeline.launching import PARALLEL, Node, launch_command, this_node
 from embedtrain.pipeline.plan import StagePlan, plan_run, print_plan
 from embedtrain.stages.context import STAGE_FILE
 
-PARALLEL = ("train", "distil", "mine", "score", "evaluate")
-"""Stages that share their work between the machine's processes."""
 RESUME_CODE = 75
-
-
-def launch_command(plan: StagePlan, machine: Machine) -> list[str]:
-    """The process that works on a stage: plain, torch.distributed.run (CPU) or accelerate launch (GPUs)."""
-    module = ["-m", "embedtrain", "stage", str(plan.partial)]
-    if plan.stage.kind not in PARALLEL or machine.num_processes == 1:
-        return [sys.executable, *module]
-    count = str(machine.num_processes)
-    if machine.device == "cuda":
-        config = ["--config_file", machine.accelerate_config] if machine.accelerate_config else []
-        return [
-            sys.executable,
-            "-m",
-            "accelerate.commands.launch",
-            *config,
-            "--num_processes",
-            count,
-            *module,
-        ]
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", count]
-    return [sys.executable, *launcher, *module]
+POLL_SECONDS = 1.0
 
 
 @contextmanager
@@ -64,7 +44,7 @@ def forward_signals(child: subprocess.Popen[bytes]) -> Iterator[None]:
         signal.signal(signal.SIGINT, interrupt)
 
 
-def work(plan: StagePlan, run: Run, machine: Machine) -> None:
+def work(plan: StagePlan, run: Run, machine: Machine, node: Node | None = None) -> None:
     """Run one stage in a process of its own and move its folder into place when it is done."""
     if not is_done(plan.partial):
         plan.partial.mkdir(parents=True, exist_ok=True)
@@ -75,15 +55,31 @@ def work(plan: StagePlan, run: Run, machine: Machine) -> None:
             "inputs": {name: str(path) for name, path in plan.inputs.items()},
         }
         write_json(plan.partial / STAGE_FILE, context)
-        child = subprocess.Popen(launch_command(plan, machine))
-        with forward_signals(child):
-            code = child.wait()
-        if code != 0:
-            raise StageFailed(plan, code)
+        launch(plan, machine, node)
     record = read_json(plan.partial / DONE)
     record.update(parts=plan.parts, embedtrain=__version__, kind=plan.stage.kind)
     mark_done(plan.partial, record)
     plan.partial.rename(plan.folder)
+
+
+def launch(plan: StagePlan, machine: Machine, node: Node | None) -> None:
+    """Do a stage's work in processes of its own."""
+    child = subprocess.Popen(launch_command(plan, machine, node))
+    with forward_signals(child):
+        code = child.wait()
+    if code != 0:
+        raise StageFailed(plan, code)
+
+
+def follow(plan: StagePlan, machine: Machine, node: Node) -> None:
+    """Wait for the first node to finish a stage, and work with it where the stage is shared."""
+    launched = plan.stage.kind not in PARALLEL
+    while not is_done(plan.folder):
+        if not launched and (plan.partial / STAGE_FILE).is_file() and not is_done(plan.partial):
+            print(f"\n▶ {plan.stage.name} ({plan.stage.kind}), node {node.rank}", flush=True)
+            launch(plan, machine, node)
+            launched = True
+        time.sleep(POLL_SECONDS)
 
 
 def probe(run: Run, root: Path) -> None:
@@ -148,9 +144,16 @@ def run_stages(
 ) -> Path:
     """Do what is left to do, in order; returns the run's folder.
 
-    `until` stops after the stage of that name; `again` throws unfinished work away first.
+    `until` stops after the stage of that name; `again` throws unfinished work away first. Of several nodes,
+    which share the folder, the first one leads and the others follow it from stage to stage.
     """
-    root = Path(run.folder) / run.name
+    root, node = Path(run.folder) / run.name, this_node(machine)
+    if node is not None and node.rank > 0:
+        for plan in plan_run(run):
+            follow(plan, machine, node)
+            if plan.stage.name == until:
+                break
+        return root
     with lock(root, config):
         plans = plan_run(run)
         print_plan(run, plans)
@@ -161,7 +164,7 @@ def run_stages(
                 shutil.rmtree(plan.partial)
             if plan.state != "done":
                 print(f"\n▶ {plan.stage.name} ({plan.stage.kind})", flush=True)
-                work(plan, run, machine)
+                work(plan, run, machine, node)
             publish(plan)
             if plan.stage.name == until:
                 break
