@@ -120,7 +120,7 @@ def write_run(folder: Path) -> Path:
         "kind": "train",
         "batch_size": 4,
         "steps": 2,
-        "num_negatives": 1,
+        "lr": 1e-3,
         "lora": {"rank": 2, "alpha": 4},
     }
     stage |= {"objective": {"terms": [{"kind": "infonce"}]}}

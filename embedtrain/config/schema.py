@@ -21,6 +21,11 @@ class Base(Strict):
     )
     keep_first_layers: AtLeastOne | None = Field(None, description="cut the backbone to its first k layers")
     trust_remote_code: Bool = Field(False, description="run code shipped with the model")
+    load: Literal["nf4"] | None = Field(
+        None,
+        description="nf4: train stages hold the base in 4 bits below their adapters (QLoRA), by the extra "
+        "`qlora` on an NVIDIA GPU; later stages put the adapters on the base in full precision",
+    )
 
     @model_validator(mode="after")
     def _pinned_by(self) -> "Base":

@@ -121,6 +121,7 @@ class Encoder(nn.Module):
         self.learned = nn.ParameterDict()  # numbers of the objective; no vector depends on them
         self.lora: Lora | None = None  # the shape of the adapters on the backbone
         self.folded = False  # whether the weights below the adapters are no longer the base's
+        self.base_hash: str | None = None  # of the base's weights, where it no longer holds them as loaded
         self.architecture = type(backbone).__name__
         self.sharded = False  # whether each process holds a part of the weights, so that all run together
         self.take_turns: Callable[[Iterable[Any]], Iterator[Any]] = iter  # gives None while others have more

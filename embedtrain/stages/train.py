@@ -12,6 +12,7 @@ from embedtrain.dist import current, require_processes, start_processes, stop_pr
 from embedtrain.model.checkpoint import save_encoder
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.lora import add_lora, tune_all
+from embedtrain.model.quantised import quantise
 from embedtrain.stages.context import StageContext
 from embedtrain.stages.opening import ENCODER, open_sources, open_start
 from embedtrain.stages.preflight import require, row_faults, teacher_dim_faults, view_faults
@@ -37,6 +38,8 @@ def run_stage(context: StageContext) -> dict[str, object]:
         add_lora(encoder, stage.lora, context.run.seed if stage.seed is None else stage.seed)
     else:
         tune_all(encoder)
+    if context.run.base.load is not None:
+        quantise(encoder)
     teachers = lookups(stage, rows, vectors)
     facts = train(encoder, rows, stage, context.run, context.machine, context.folder, teachers=teachers)
     with whole_weights(encoder):
