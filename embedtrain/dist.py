@@ -13,16 +13,18 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.nn import Parameter
 
 from embedtrain.config.errors import UserError
 from embedtrain.places import Places
 
+Item = TypeVar("Item")
 BUCKET_NUMEL = 2**26
 TIMEOUT_SECONDS = 1800.0
 _places: Places | None = None
@@ -172,10 +174,31 @@ def mean_over_processes(value: Tensor) -> Tensor:
     return total / current().world
 
 
+def agreed(flags: Sequence[bool]) -> list[bool]:
+    """Flag by flag whether no process says no; as many as the process with most has."""
+    if current().world == 1:
+        return list(flags)
+    own = torch.tensor(flags, dtype=torch.float32)
+    padded = torch.ones(max(max(sizes) for sizes in _sizes([own])))
+    padded[: len(own)] = own
+    return (mean_over_processes(padded) == 1).tolist()
+
+
+def in_turns(items: Iterable[Item]) -> Iterator[Item | None]:
+    """The items, then None until no process has any left: all processes take as many turns."""
+    own = iter(items)
+    while True:
+        item = next(own, None)
+        if not mean_over_processes(torch.tensor(float(item is not None))):
+            return
+        yield item
+
+
 def average_gradients(parameters: Iterable[Parameter]) -> None:
     """Replace each gradient by its mean over processes, in flat buckets; called once a step.
 
     An absent gradient counts as zero, in a single process too: the optimizer does the same on any number.
+    Those of sharded weights are means already.
     """
     trained = [p for p in parameters if p.requires_grad]
     for parameter in trained:
@@ -183,7 +206,7 @@ def average_gradients(parameters: Iterable[Parameter]) -> None:
             parameter.grad = torch.zeros_like(parameter)
     if current().world == 1:
         return
-    for bucket in _buckets(trained):
+    for bucket in _buckets([p for p in trained if not isinstance(p, DTensor)]):
         gradients = [p.grad for p in bucket if p.grad is not None]
         flat = mean_over_processes(torch.cat([g.reshape(-1) for g in gradients]))
         for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
@@ -191,11 +214,12 @@ def average_gradients(parameters: Iterable[Parameter]) -> None:
 
 
 def broadcast_parameters(parameters: Iterable[Parameter]) -> None:
-    """Overwrite each parameter by the first process's."""
+    """Overwrite each parameter by the first process's, but for sharded ones."""
     if current().world > 1:
         with _meeting("broadcast"):
             for parameter in parameters:
-                dist.broadcast(parameter.data, src=0)
+                if not isinstance(parameter, DTensor):
+                    dist.broadcast(parameter.data, src=0)
 
 
 def _buckets(parameters: list[Parameter]) -> Iterator[list[Parameter]]:

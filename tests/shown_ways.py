@@ -74,6 +74,11 @@ ELSEWHERE = (
         r"python tools/gradient_parity\.py.*", "test_gradient_parity.py::test_two_processes", "fewer cases"
     ),
     Elsewhere(
+        r"python tools/world_parity\.py",
+        "test_world_parity.py::test_two_processes_make_the_run_of_one",
+        "one cell of the table",
+    ),
+    Elsewhere(
         r"python tools/gather_conventions\.py.*",
         "test_gather_conventions.py::test_the_tool_on_one_two_and_four_processes",
         "as it stands",

@@ -25,6 +25,7 @@ from embedtrain.mixture import share
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.load import load_encoder
 from embedtrain.model.lora import add_lora, tune_all
+from embedtrain.sharding import whole_tensors
 from embedtrain.text import source_text
 from embedtrain.train.step import Gather, gather_batch, train_step
 
@@ -234,14 +235,15 @@ def step_gradients(
     keep_tokens: int = 0,
     gather: Gather | None = None,
 ) -> tuple[float, Gradients]:
-    """Loss and gradients of the global batch, averaged over processes."""
+    """Loss and gradients of the global batch, averaged over processes; sharded ones on the first alone."""
     encoder.zero_grad()
     torch.manual_seed(13)
     figures = train_step(
         encoder, batch, objective, chunk_tokens=chunk_tokens, keep_tokens=keep_tokens, gather=gather
     )
     average_gradients(p for _, p in encoder.trainable())
-    gradients = {name: p.grad.numpy().copy() for name, p in encoder.trainable() if p.grad is not None}
+    found = whole_tensors({name: p.grad for name, p in encoder.trainable() if p.grad is not None})
+    gradients = {name: gradient.numpy().copy() for name, gradient in found.items()}
     return float(mean_over_processes(figures["loss"])), gradients
 
 

@@ -222,10 +222,25 @@ def fit_faults(run: Run, machine: Machine) -> Iterator[Fault]:
             "bfloat16 needs a GPU, and the machine's device is 'cpu'; write float32 or name another machine"
         )
         yield Fault(("precision",), text)
+    if run.base.load is not None:
+        yield from quantised_faults(run, machine)
     for index, stage in enumerate(run.stages):
         if isinstance(stage, Train | Distil) and stage.batch_size < machine.num_processes:
             text = f"found {stage.batch_size}, fewer than the machine's {machine.num_processes} processes"
             yield Fault(("stages", index, "batch_size"), text)
+
+
+def quantised_faults(run: Run, machine: Machine) -> Iterator[Fault]:
+    """A base in 4 bits where it cannot be: off an NVIDIA GPU, shared out, or below weights that train."""
+    here: Location = ("base", "load")
+    if machine.device != "cuda":
+        yield Fault(here, f"found nf4, which needs device 'cuda', and the machine's is '{machine.device}'")
+    if machine.sharding == "full":
+        yield Fault(here, "found nf4, and the machine's sharding is 'full'; 4-bit weights are not shared out")
+    for index, stage in enumerate(run.stages):
+        if isinstance(stage, Train | Distil) and stage.tuning == "full":
+            text = "found full, and base.load is 'nf4': 4-bit weights do not train; write lora"
+            yield Fault(("stages", index, "tuning"), text)
 
 
 def machine_faults(machine: Machine) -> list[Fault]:

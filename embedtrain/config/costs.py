@@ -78,11 +78,15 @@ def utilisation(hidden: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """What trains: all weights, or adapters of so many numbers, `ranks` summed over a layer's matrices."""
+    """What trains: all weights, or adapters of so many numbers, `ranks` summed over a layer's matrices.
+
+    `parts` processes share out the weights, and what an update needs of those that train.
+    """
 
     precision: str
     adapters: int | None = None
     ranks: int = 0
+    parts: int = 1
 
     @property
     def is_full(self) -> bool:
@@ -193,12 +197,25 @@ def fixed_bytes(shape: Shape, tuning: Tuning) -> float:
 
     Adapters, their gradients and states are float32 beside a base in the run's precision; where all weights
     train they are float32 as are theirs, 16 bytes each, and mixed precision keeps a bfloat16 copy in a graph.
+    Where they are shared out, a process holds its part and the layers that are gathered; adapters stay whole.
     """
     if tuning.is_full:
-        copy = BYTES[tuning.precision] * shape.products if tuning.is_mixed else 0
-        return (2 + STATES) * FLOAT32 * shape.parameters + copy
+        copy = BYTES[tuning.precision] * shape.products if tuning.is_mixed and tuning.parts == 1 else 0
+        return (2 + STATES) * FLOAT32 * shape.parameters / tuning.parts + copy + gathered_bytes(shape, tuning)
     trained = (2 + STATES) * FLOAT32 * tuning.trained(shape)
-    return BYTES[tuning.precision] * shape.parameters + trained
+    return BYTES[tuning.precision] * shape.parameters / tuning.parts + trained + gathered_bytes(shape, tuning)
+
+
+def gathered_bytes(shape: Shape, tuning: Tuning) -> float:
+    """The layer that runs, the next one and, where all weights train, a gradient not yet shared out.
+
+    The table of tokens is gathered once more: in float32 where it trains.
+    """
+    if tuning.parts == 1:
+        return 0.0
+    layers = (2 + tuning.is_full) * BYTES[tuning.precision] * shape.products / shape.layers
+    table = (2 * FLOAT32 if tuning.is_full else BYTES[tuning.precision]) * (shape.parameters - shape.products)
+    return layers + table
 
 
 def batch_bytes(step: Step) -> float:

@@ -21,6 +21,11 @@ class Base(Strict):
     )
     keep_first_layers: AtLeastOne | None = Field(None, description="cut the backbone to its first k layers")
     trust_remote_code: Bool = Field(False, description="run code shipped with the model")
+    load: Literal["nf4"] | None = Field(
+        None,
+        description="nf4: train stages hold the base in 4 bits below their adapters (QLoRA), by the extra "
+        "`qlora` on an NVIDIA GPU; later stages put the adapters on the base in full precision",
+    )
 
     @model_validator(mode="after")
     def _pinned_by(self) -> "Base":
@@ -99,8 +104,10 @@ class Machine(Strict):
     """How to run, never what: nothing here may change a result."""
 
     device: Literal["cpu", "cuda", "mps"] = Field("cpu", description="where tensors live")
-    num_processes: AtLeastOne = Field(1, description="processes that share a training stage")
-    num_nodes: AtLeastOne = Field(1, description="machines that share it; above 1 needs accelerate_config")
+    num_processes: AtLeastOne = Field(1, description="processes that share a stage, on all machines together")
+    num_nodes: AtLeastOne = Field(
+        1, description="machines that share the processes; each starts the same command"
+    )
     timeout_seconds: Positive = Field(
         1800.0, description="a process that lets the others wait for longer is given up, and the stage ends"
     )
@@ -116,6 +123,11 @@ class Machine(Strict):
     )
     activation_checkpointing: Bool = Field(
         False, description="keep no activations and compute them again: less memory, more time"
+    )
+    sharding: Literal["none", "full"] = Field(
+        "none",
+        description="full: the processes of a train stage share out weights, gradients and optimizer state "
+        "by FSDP2, where they do not fit on each; other stages hold the encoder whole",
     )
     compile: Bool = Field(
         False, description="compile the layers while training, by torch.compile; the first step waits for it"
@@ -133,6 +145,23 @@ class Machine(Strict):
             raise ValueError(f"gpu is only read with device 'cuda', and it is '{self.device}'")
         if self.device == "mps" and self.num_processes > 1:
             raise ValueError(f"num_processes is {self.num_processes}, and device 'mps' has one")
-        if self.num_nodes > 1 and self.accelerate_config is None:
-            raise ValueError(f"num_nodes is {self.num_nodes}; name an accelerate_config that joins them")
+        if self.sharding == "full":
+            self._shards()
+        if self.num_processes % self.num_nodes:
+            raise ValueError(
+                f"num_processes is {self.num_processes}, of all nodes together; expected a multiple of "
+                f"num_nodes, {self.num_nodes}"
+            )
         return self
+
+    def _shards(self) -> None:
+        """Refuse what does not go with sharded weights."""
+        if self.num_processes == 1:
+            raise ValueError("sharding is 'full', and num_processes is 1: there is nobody to share with")
+        if self.keep_tokens == "auto":
+            raise ValueError(
+                "sharding is 'full', and keep_tokens is 'auto', which each process measures for itself; "
+                "write a number, 0 takes the least memory"
+            )
+        if self.compile:
+            raise ValueError("sharding is 'full', and compile is true: sharded layers are not compiled")

@@ -58,10 +58,10 @@ def save_encoder(encoder: Encoder, folder: Path | str) -> Path:
     if encoder.learned:
         save_tensors({name: p.detach() for name, p in encoder.learned.items()}, folder / LEARNED)
     lora = encoder.lora if adapter_only else None
-    base_weights = hash_tensors(base_parameters(encoder)) if adapter_only else None
+    base_weights = encoder.base_hash or hash_tensors(base_parameters(encoder)) if adapter_only else None
     dtype = str(encoder.backbone.dtype).removeprefix("torch.")
     config = encoder.backbone.config
-    config.architectures = [type(encoder.backbone).__name__]
+    config.architectures = [encoder.architecture]
     write_spec(folder, Saved(encoder.spec, lora, base_weights, dtype), encoder.tokenizer, config)
     return folder
 

@@ -4,7 +4,7 @@ Dimensions: T texts, P tokens of all texts, D dims.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
@@ -121,6 +121,10 @@ class Encoder(nn.Module):
         self.learned = nn.ParameterDict()  # numbers of the objective; no vector depends on them
         self.lora: Lora | None = None  # the shape of the adapters on the backbone
         self.folded = False  # whether the weights below the adapters are no longer the base's
+        self.base_hash: str | None = None  # of the base's weights, where it no longer holds them as loaded
+        self.architecture = type(backbone).__name__
+        self.sharded = False  # whether each process holds a part of the weights, so that all run together
+        self.take_turns: Callable[[Iterable[Any]], Iterator[Any]] = iter  # gives None while others have more
         self.pad_id = backbone.config.pad_token_id or 0
         self._known_hash: tuple[object, str] = (None, "")
 
@@ -152,15 +156,20 @@ class Encoder(nn.Module):
         """Raw pooled vectors (T, D), not normalised: float32, or float64 where the weights are."""
         groups = groups_of(batch)
         with self.mixed_precision():
-            if batch.num_tokens == 0:
-                states_PD = self.backbone.get_input_embeddings().weight[:0]
-            elif self.padded is None:
-                states_PD = packed_states(self.backbone, batch, groups, self.device)
-            else:
-                states_PD = padded_states(self.backbone, batch, self.pad_id, self.device)
+            if batch.num_tokens:
+                states_PD = self.states(batch, groups)
+            else:  # where weights are sharded, all processes run the layers
+                one = TokenBatch.of([[self.pad_id]])
+                states_PD = self.states(one, groups_of(one))[:0]
         first_T = copied(batch.first_T, self.device) if bool(batch.first_T.any()) else None
         vectors_TD = pool(states_PD, groups, first_T, self.spec.pooling)
         return vectors_TD if self.dense is None else self.dense(vectors_TD)
+
+    def states(self, batch: TokenBatch, groups: tuple[tuple[int, int], ...]) -> Tensor:
+        """Last states (P, D) of all tokens, each text seen alone."""
+        if self.padded is None:
+            return packed_states(self.backbone, batch, groups, self.device)
+        return padded_states(self.backbone, batch, self.pad_id, self.device)
 
     def mixed_precision(self) -> torch.autocast:
         """bfloat16 products over float32 weights, where all weights train; else nothing to do."""
@@ -248,8 +257,14 @@ class Encoder(nn.Module):
             tokens_per_batch,
             padded=self.padded is not None,
         )
-        with torch.inference_mode(), bars(len(formatted), progress) as bar:
-            for places, batch in cut:
+        # gathered weights that were made in inference mode could not train later
+        quick = torch.no_grad() if self.sharded else torch.inference_mode()
+        with quick, bars(len(formatted), progress) as bar:
+            for turn in self.take_turns(cut):
+                if turn is None:
+                    self(TokenBatch.of([]))
+                    continue
+                places, batch = turn
                 raw_TD = self(batch)
                 ready_TD = nn.functional.normalize(raw_TD, dim=1) if normalize else raw_TD
                 vectors_TD[places] = ready_TD.float().cpu().numpy()

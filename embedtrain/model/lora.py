@@ -47,14 +47,20 @@ class LowRankProduct(torch.autograd.Function):
 
 
 class AdaptedLinear(LoraLinear):
-    """peft's layer, computed as one product where nothing else is asked of it."""
+    """peft's layer, computed as one product over plain weights where nothing else is asked of it."""
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """(..., in) to (..., out)."""
-        dropping = self.training and not isinstance(self.lora_dropout[ADAPTER], nn.Identity)
-        if dropping or self.disable_adapters or self.merged or torch.is_autocast_enabled(x.device.type):
-            return super().forward(x, *args, **kwargs)
         base = self.get_base_layer()
+        dropping = self.training and not isinstance(self.lora_dropout[ADAPTER], nn.Identity)
+        if (
+            dropping
+            or type(base) is not nn.Linear
+            or self.disable_adapters
+            or self.merged
+            or torch.is_autocast_enabled(x.device.type)
+        ):
+            return super().forward(x, *args, **kwargs)
         a, b = (part[ADAPTER].weight.to(x.dtype) for part in (self.lora_A, self.lora_B))
         return LowRankProduct.apply(x, base.weight, base.bias, a, b, self.scaling[ADAPTER])
 
@@ -158,5 +164,5 @@ def merged_weight(layer: LoraLinear) -> Tensor:
     """W + scale x B x A, summed in float64 and rounded once: to float32, or kept in float64 where W is."""
     weight = layer.get_base_layer().weight.detach()
     product = layer.lora_B[ADAPTER].weight.detach().double() @ layer.lora_A[ADAPTER].weight.detach().double()
-    merged = weight.double() + layer.scaling[ADAPTER] * product
+    merged = weight.double() + layer.scaling[ADAPTER] * product.to(weight.device)
     return merged.to(torch.promote_types(weight.dtype, torch.float32))

@@ -5,7 +5,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,38 +27,18 @@ from embedtrain.config.load import resolved
 from embedtrain.config.schema import Machine, Run
 from embedtrain.config.stages import Evaluate, Export
 from embedtrain.pipeline.identity import SECTIONS
+from embedtrain.pipeline.launching import PARALLEL, Node, launch_command, this_node
 from embedtrain.pipeline.plan import StagePlan, plan_run, print_plan
 from embedtrain.pipeline.stopping import RESUME_CODE, SIGNALS, Work, hearing, stop_between
 from embedtrain.places import FOLDER, first_failure, has_told, read_places
 from embedtrain.stages.context import STAGE_FILE
 
-PARALLEL = ("train", "distil", "mine", "score", "evaluate")
-"""Stages that share their work between the machine's processes."""
 INTERRUPTED = 130
+FOLLOW_SECONDS = 1.0
+"""Between two looks of a node at what the first one has done."""
 
 
-def launch_command(plan: StagePlan, machine: Machine) -> list[str]:
-    """The process that works on a stage: plain, torch.distributed.run (CPU) or accelerate launch (GPUs)."""
-    module = ["-m", "embedtrain", "stage", str(plan.partial)]
-    if plan.stage.kind not in PARALLEL or machine.num_processes == 1:
-        return [sys.executable, *module]
-    count = str(machine.num_processes)
-    if machine.device == "cuda":
-        config = ["--config_file", machine.accelerate_config] if machine.accelerate_config else []
-        return [
-            sys.executable,
-            "-m",
-            "accelerate.commands.launch",
-            *config,
-            "--num_processes",
-            count,
-            *module,
-        ]
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", count]
-    return [sys.executable, *launcher, *module]
-
-
-def work(plan: StagePlan, run: Run, machine: Machine) -> None:
+def work(plan: StagePlan, run: Run, machine: Machine, node: Node | None = None) -> None:
     """Run one stage in a process of its own and move its folder into place when it is done."""
     if not is_done(plan.partial):
         plan.partial.mkdir(parents=True, exist_ok=True)
@@ -69,10 +50,7 @@ def work(plan: StagePlan, run: Run, machine: Machine) -> None:
         }
         write_json(plan.partial / STAGE_FILE, context)
         shutil.rmtree(plan.partial / FOLDER, ignore_errors=True)
-        at_work = Work(plan.partial)
-        code = at_work.run(quiet(launch_command(plan, machine), plan.partial))
-        if at_work.asked or code != 0:
-            raise StageFailed(plan, RESUME_CODE if at_work.asked else code)
+        launch(plan, machine, node)
     record = read_json(plan.partial / DONE)
     record.update(parts=plan.parts, embedtrain=__version__, kind=plan.stage.kind)
     mark_done(plan.partial, record)
@@ -90,6 +68,33 @@ def quiet(command: list[str], folder: Path) -> list[str]:
     log = folder / FOLDER / "launcher.log"
     log.parent.mkdir(exist_ok=True)
     return [python, option, "embedtrain.pipeline.launcher", str(log), module, *arguments]
+
+
+def launch(plan: StagePlan, machine: Machine, node: Node | None) -> None:
+    """Do a stage's work in processes of its own."""
+    at_work = Work(plan.partial)
+    code = at_work.run(quiet(launch_command(plan, machine, node), plan.partial))
+    if at_work.asked or code != 0:
+        raise StageFailed(plan, RESUME_CODE if at_work.asked else code)
+
+
+def follow(plan: StagePlan, machine: Machine, node: Node) -> None:
+    """Wait for the first node to finish a stage, and work with it where the stage is shared."""
+    launched = plan.stage.kind not in PARALLEL
+    while not is_done(plan.folder):
+        if not launched and (plan.partial / STAGE_FILE).is_file() and not is_done(plan.partial):
+            print(f"\n▶ {plan.stage.name} ({plan.stage.kind}), node {node.rank}", flush=True)
+            launch(plan, machine, node)
+            launched = True
+        time.sleep(FOLLOW_SECONDS)
+
+
+def follow_stages(plans: Sequence[StagePlan], machine: Machine, node: Node, until: str | None) -> None:
+    """Follow the first node from stage to stage."""
+    for plan in plans:
+        follow(plan, machine, node)
+        if plan.stage.name == until:
+            return
 
 
 def probe(run: Run, root: Path) -> None:
@@ -161,9 +166,14 @@ def run_stages(
 ) -> Path:
     """Do what is left to do, in order; returns the run's folder.
 
-    `until` stops after the stage of that name; `again` throws unfinished work away first.
+    `until` stops after the stage of that name; `again` throws unfinished work away first. Of several nodes,
+    which share the folder, the first one leads and the others follow it from stage to stage.
     """
-    root = Path(run.folder) / run.name
+    root, node = Path(run.folder) / run.name, this_node(machine)
+    if node is not None and node.rank > 0:
+        with hearing(stop_between):
+            follow_stages(plan_run(run), machine, node, until)
+        return root
     with lock(root, config), hearing(stop_between), disk_full_is_an_error(root):
         plans = plan_run(run)
         print_plan(run, plans)
@@ -174,7 +184,7 @@ def run_stages(
                 shutil.rmtree(plan.partial)
             if plan.state != "done":
                 print(f"\n▶ {plan.stage.name} ({plan.stage.kind})", flush=True)
-                work(plan, run, machine)
+                work(plan, run, machine, node)
             publish(plan)
             if plan.stage.name == until:
                 break

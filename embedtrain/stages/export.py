@@ -17,6 +17,7 @@ from embedtrain.model.encoder import Encoder
 from embedtrain.model.export import export_encoder
 from embedtrain.model.parity import check_parity
 from embedtrain.model.prompts import SourcePrompts
+from embedtrain.model.quantised import drift, quantise
 from embedtrain.show.facts import RunFacts
 from embedtrain.stages.context import StageContext
 from embedtrain.stages.export_router import export_router
@@ -46,6 +47,8 @@ def run_stage(context: StageContext) -> dict[str, object]:
     )
     queries, documents = parity_texts(context, stage)
     parity = check_parity(encoder, context.folder / MODEL, queries, documents, sources=sources)
+    if context.run.base.load is not None and encoder.lora is not None:
+        parity["quantised"] = drift_of(context, encoder, [*queries, *documents])
     if stage.documents is not None:
         del encoder  # it would stand in memory beside both models
         name, texts = card_facts(context, stage).name, (queries, documents)
@@ -54,6 +57,16 @@ def run_stage(context: StageContext) -> dict[str, object]:
     write_json(context.folder / "parity.json", parity)
     print(f"{stage.name}: sentence-transformers gives the same vectors; see parity.json")
     return {"parity": parity}
+
+
+def drift_of(context: StageContext, encoder: Encoder, texts: list[str]) -> dict[str, float]:
+    """Cosines between vectors of the adapters on the 4-bit base, as they trained, and the exported ones."""
+    trained = open_start(context).to("cpu")
+    quantise(trained)
+    trained.to(context.machine.device)
+    found = drift(trained.encode(texts), encoder.encode(texts))
+    print(f"4-bit base against the exported weights: cosine {found['mean_cosine']:.4f} in the mean")
+    return found
 
 
 def with_limit(encoder: Encoder, max_tokens: int | None) -> Encoder:

@@ -17,9 +17,11 @@ ENCODER = "encoder"
 
 
 def open_start(context: StageContext) -> Encoder:
-    """The encoder named by the stage's `from`, on the machine's device."""
+    """The encoder named by the stage's `from`, on the machine's device, or on the host for what follows."""
     stage, run, device = context.stage, context.run, context.machine.device
     assert isinstance(stage, Train | Distil | Export)
+    if isinstance(stage, Train) and (context.machine.sharding == "full" or run.base.load is not None):
+        device = "cpu"
     if stage.from_ != "base":
         return open_encoder(encoder_folder(context, stage.from_), device=device)
     config = run.encoder

@@ -16,12 +16,14 @@ from embedtrain.model.checkpoint import save_encoder
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.lora import add_lora, tune_all
 from embedtrain.model.prompts import SourcePrompts
+from embedtrain.model.quantised import quantise
 from embedtrain.stages.context import StageContext
 from embedtrain.stages.opening import ENCODER, open_sources, open_start
 from embedtrain.stages.preflight import require, row_faults, teacher_dim_faults, view_faults
 from embedtrain.stages.teacher import TEACHER, StoredVectors, is_taught, lookups, teacher_vectors
 from embedtrain.text import source_text
 from embedtrain.train.loop import train
+from embedtrain.train.place import whole_weights
 from embedtrain.train.validation import Validate
 
 
@@ -44,6 +46,8 @@ def run_stage(context: StageContext) -> dict[str, object]:
         add_lora(encoder, stage.lora, context.run.seed if stage.seed is None else stage.seed)
     else:
         tune_all(encoder)
+    if context.run.base.load is not None:
+        quantise(encoder)
     teachers = lookups(stage, rows, vectors)
     facts = train(
         encoder,
@@ -55,9 +59,10 @@ def run_stage(context: StageContext) -> dict[str, object]:
         teachers=teachers,
         validate=validation_of(context, stage),
     )
-    if current().rank == 0:
-        save_encoder(encoder.eval(), context.folder / ENCODER)
-        shutil.rmtree(context.folder / TEACHER, ignore_errors=True)
+    with whole_weights(encoder):
+        if current().rank == 0:
+            save_encoder(encoder.eval(), context.folder / ENCODER)
+            shutil.rmtree(context.folder / TEACHER, ignore_errors=True)
     stop_processes()
     return facts | {"rows": {name: len(source) for name, source in rows.items()}}
 

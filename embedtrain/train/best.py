@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 from embedtrain.artifacts import BEST, CHECKPOINTS, read_json
 from embedtrain.dist import current
 from embedtrain.model.checkpoint import save_tensors
+from embedtrain.sharding import part_like, whole_tensors
 from embedtrain.train.checkpoint import STATE, Named
 
 
@@ -17,10 +18,11 @@ def best_file(folder: Path, step: int) -> Path:
 
 
 def keep_best(folder: Path, step: int, named: Named) -> None:
-    """The first process writes the parameters of a step that is the best so far."""
+    """The first process writes the parameters of a step that is the best so far; all must come."""
+    parameters = whole_tensors({name: p.detach() for name, p in named})
     if current().rank == 0:
         best_file(folder, step).parent.mkdir(exist_ok=True)
-        save_tensors({name: p.detach() for name, p in named}, best_file(folder, step))
+        save_tensors(parameters, best_file(folder, step))
 
 
 def remove_beaten(folder: Path) -> None:
@@ -32,9 +34,8 @@ def remove_beaten(folder: Path) -> None:
 
 
 def restore_best(folder: Path, step: int, named: Named) -> None:
-    """Put them back into the parameters; only the first process needs them, which writes the encoder."""
-    if current().rank == 0:
-        best = load_file(best_file(folder, step))
-        with torch.no_grad():
-            for name, parameter in named:
-                parameter.copy_(best[name])
+    """Put them back into the parameters, on every process: each may hold a part."""
+    best = load_file(best_file(folder, step))
+    with torch.no_grad():
+        for name, parameter in named:
+            parameter.copy_(part_like(best[name], parameter))

@@ -21,6 +21,7 @@ from embedtrain.artifacts import CHECKPOINTS, DONE, flush, hash_file, mark_done,
 from embedtrain.config.errors import UserError
 from embedtrain.dist import at, barrier, current
 from embedtrain.model.encoder import Encoder
+from embedtrain.sharding import part_like, whole_tensors
 from embedtrain.train.log import CURVE, Figures, append_curve, cut_curve
 from embedtrain.train.room import room_for_checkpoint
 
@@ -70,20 +71,27 @@ def record_step(
         append_curve(folder / CURVE, figures)
         if save:
             flush(folder / CURVE)
-            with room_for_checkpoint(folder / CHECKPOINTS, int(state["step"]), named, optimizer) as root:
-                save_checkpoint(root, state, named, optimizer, keep_last)
     if save:
+        with room_for_checkpoint(folder / CHECKPOINTS, int(state["step"]), named, optimizer) as root:
+            save_checkpoint(root, state, named, optimizer, keep_last)
         barrier()
 
 
 def save_checkpoint(root: Path, state: State, named: Named, optimizer: Optimizer, keep_last: int) -> Path:
-    """Write `root/step-…`, then remove all but the last `keep_last`. `state` holds `step` and `identity`."""
+    """Write `root/step-…`, then remove all but the last `keep_last`. `state` holds `step` and `identity`.
+
+    Every process must come, the first one writes: whole tensors, however the weights are sharded.
+    """
     folder = root / f"step-{state['step']:06d}"
+    parameters = whole_tensors({name: p.detach() for name, p in named})
+    numbers = whole_tensors(_optimizer_tensors(optimizer))
+    if current().rank != 0:
+        return folder
     aside = root / f".{folder.name}.partial"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    _save_tensors(aside / PARAMETERS, {name: p.detach() for name, p in named})
-    _save_tensors(aside / OPTIMIZER, _optimizer_tensors(optimizer))
+    _save_tensors(aside / PARAMETERS, parameters)
+    _save_tensors(aside / OPTIMIZER, numbers)
     write_json(aside / STATE, state)
     mark_done(aside, {name: hash_file(aside / name) for name in FILES})
     shutil.rmtree(folder, ignore_errors=True)
@@ -123,12 +131,13 @@ def load_checkpoint(folder: Path, first: State, named: Named, optimizer: Optimiz
     saved = load_file(folder / PARAMETERS)
     with torch.no_grad():
         for name, parameter in named:
-            parameter.copy_(saved[name])
+            parameter.copy_(part_like(saved[name], parameter))
     tensors = load_file(folder / OPTIMIZER)
     numbers: dict[int, dict[str, Tensor]] = {}
+    trained = [p for group in optimizer.param_groups for p in group["params"]]
     for name, tensor in tensors.items():
         index, _, key = name.partition(".")
-        numbers.setdefault(int(index), {})[key] = tensor
+        numbers.setdefault(int(index), {})[key] = part_like(tensor, trained[int(index)])
     optimizer.load_state_dict(optimizer.state_dict() | {"state": numbers})
     return state
 

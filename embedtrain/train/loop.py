@@ -6,6 +6,7 @@ functions of the seed and the step, so a resumed run is the uninterrupted one, n
 
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -157,7 +158,7 @@ def run_step(job: Training, batch: ContrastiveBatch, step: int) -> dict[str, Ten
                 chunk_tokens=budget.chunk_tokens,
                 keep_tokens=budget.keep_tokens or 0,
                 diagnose=job.diagnose if every and step % every == 0 else None,
-                guard=budget.guard,
+                guard=nullcontext if job.encoder.sharded else budget.guard,
             )
     except NotFinite:
         pass

@@ -73,7 +73,7 @@ def prepare(
     if not encoder.trainable():
         raise UserError(f"stage '{stage.name}': the encoder has no trainable parameter")
     add_learned(encoder, stage, seed, teachers)
-    named = place_encoder(encoder, accelerator.device, machine)
+    named = place_encoder(encoder, accelerator.device, machine, sharded=machine.sharding == "full")
     blocks = {name: run.sources[name].blocks for name in rows}
     plan = make_plan(rows, stage, run, seed)
     how = {

@@ -8,6 +8,7 @@ from torch.optim import AdamW
 
 from embedtrain.config.distilling import Distil
 from embedtrain.config.stages import Schedule, Train
+from embedtrain.sharding import is_sharded
 
 DECAYS: dict[str, Callable[[float], float]] = {
     "constant": lambda progress: 1.0,
@@ -38,4 +39,6 @@ def make_optimizer(named: Iterable[tuple[str, Parameter]], stage: Train | Distil
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": stage.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return AdamW([group for group in groups if group["params"]], lr=stage.lr, betas=stage.betas)
+    used = [group for group in groups if group["params"]]
+    together = False if any(map(is_sharded, parameters)) else None  # torch joins no whole and sharded tensors
+    return AdamW(used, lr=stage.lr, betas=stage.betas, foreach=together)

@@ -8,6 +8,7 @@ from embedtrain.config.stages import Train
 from embedtrain.dist import current
 from embedtrain.model.checkpoint import save_encoder
 from embedtrain.model.encoder import Encoder
+from embedtrain.train.place import whole_weights
 
 SNAPSHOTS = "snapshots"
 
@@ -31,9 +32,10 @@ def save_snapshot(encoder: Encoder, stage_folder: Path, step: int) -> None:
 
     A resumed training comes through the same step again and writes the same bytes.
     """
-    if current().rank == 0:
-        folder = snapshot_folder(stage_folder, step)
-        aside = folder.with_name(f".{folder.name}.partial")
-        for old in (aside, folder):
-            shutil.rmtree(old, ignore_errors=True)
-        save_encoder(encoder, aside).rename(folder)
+    with whole_weights(encoder):
+        if current().rank == 0:
+            folder = snapshot_folder(stage_folder, step)
+            aside = folder.with_name(f".{folder.name}.partial")
+            for old in (aside, folder):
+                shutil.rmtree(old, ignore_errors=True)
+            save_encoder(encoder, aside).rename(folder)

@@ -3,12 +3,13 @@
 The gradient cache: the loss gives the gradient at the vectors, and each chunk carries it into the parameters.
 Where a chunk's graph is kept it does so at once; other chunks were encoded without a graph and are encoded
 again, with their dropout replayed. Exact either way, and it knows no term. A batch within `keep_tokens` is
-encoded once.
+encoded once. Where weights are sharded, all processes go through as many chunks and keep the same of them:
+who has fewer adds chunks without a text.
 
 Dimensions: T texts encoded here, B local queries, A all queries, C candidates, D dims.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from embedtrain.batch import ContrastiveBatch, Gathered, TeacherVectors, TokenBatch
-from embedtrain.dist import gather_fields, gather_vectors, mean_over_processes
+from embedtrain.dist import agreed, gather_fields, gather_vectors, mean_over_processes
 from embedtrain.loss.diagnostics import Diagnose
 from embedtrain.loss.objective import ObjectiveFunction
 from embedtrain.model.encoder import Encoder
@@ -82,15 +83,26 @@ def encode_chunks(encoder: Encoder, texts: TokenBatch, chunk_tokens: int, keep_t
     """The texts in chunks, longest first, encoded; graphs are kept while they fit."""
     padded = encoder.padded is not None
     cut = list(texts.chunks(chunk_tokens, padded=padded))
+    keeps = fitting([size_of(part, padded) for _, part in cut], keep_tokens)
+    if encoder.sharded:
+        keeps = agreed(keeps)
+        cut += [(torch.empty(0, dtype=torch.int64), TokenBatch.of([]))] * (len(keeps) - len(cut))
     chunks = []
-    for rows_T, part in cut:
-        size = size_of(part, padded)
-        keep = size <= keep_tokens or len(cut) == 1
-        keep_tokens -= size if keep else 0
+    for (rows_T, part), fits in zip(cut, keeps, strict=True):
+        keep = fits or len(cut) == 1
         state = random_state(encoder.device)
         with torch.set_grad_enabled(keep):
             chunks.append(Chunk(copied(rows_T, encoder.device), part, state, encoder(part)))
     return chunks
+
+
+def fitting(sizes: Sequence[int], keep_tokens: int) -> list[bool]:
+    """Which chunks are kept, the first that fit first."""
+    keeps = []
+    for size in sizes:
+        keeps.append(size <= keep_tokens)
+        keep_tokens -= size if keeps[-1] else 0
+    return keeps
 
 
 def size_of(part: TokenBatch, padded: bool) -> int:

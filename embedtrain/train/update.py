@@ -7,6 +7,7 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from embedtrain.dist import average_gradients
+from embedtrain.sharding import clip_gradients, is_sharded
 
 
 def average_and_clip(
@@ -15,7 +16,8 @@ def average_and_clip(
     """Make all processes' gradients one; returns its norm before it was clipped, alike on all of them."""
     parameters = [p for _, p in named]
     average_gradients(parameters)
-    return float(accelerator.clip_grad_norm_(parameters, max_norm))
+    clip = clip_gradients if any(map(is_sharded, parameters)) else accelerator.clip_grad_norm_
+    return float(clip(parameters, max_norm))
 
 
 def take_gradient(optimizer: Optimizer, lr: float) -> None:

@@ -70,7 +70,8 @@ def train_cost(setting: Setting, stage: Train) -> Cost:
     documents = sum(n * (known[m].positives + num_negatives(run, stage, m)) for m, n in drawn.items()) / rows
     if start.shape is None:
         return Cost(f"{what}, {steps:,} steps", tokens=tokens)
-    tuning = tuning_of(stage, start, start.shape)
+    parts = machine.num_processes if machine.sharding == "full" else 1
+    tuning = replace(tuning_of(stage, start, start.shape), parts=parts)
     batch, length = stage.batch_size, tokens / (rows * (1 + documents))
     world = machine.num_processes
     step = make_step(setting, tokens / max(1, steps), length, batch, batch * documents, start.shape.hidden)
@@ -130,7 +131,7 @@ def seconds_of(
     if device.rate is None:
         return None
     flops = training_flops(shape, length, tuning, kept, setting.machine.activation_checkpointing)
-    return tokens * flops / device.rate + steps * tuning.trained(shape) * device.update
+    return tokens * flops / device.rate + steps * tuning.trained(shape) / tuning.parts * device.update
 
 
 def taught_tokens(setting: Setting, stage: Train, sizes: Mapping[str, int]) -> float | None:
