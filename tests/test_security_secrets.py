@@ -1,4 +1,4 @@
-"""Keys and tokens are in the environment and nowhere else: not in a file that a run writes, not on a screen."""
+"""Keys and tokens stand in the environment and nowhere else: in no file of a run, on no screen."""
 
 import os
 import subprocess

@@ -19,8 +19,8 @@ from embedtrain.config.errors import UserError
 from embedtrain.model.existing import ADAPTER
 from embedtrain.model.layout import read_config
 from embedtrain.model.load import quiet, require_transformers
-from embedtrain.model.scorer import Pair, fitting, require_finite, score_by_length
 from embedtrain.model.safe_files import check_weights
+from embedtrain.model.scorer import Pair, fitting, require_finite, score_by_length
 from embedtrain.model.source import resolve_model
 from embedtrain.model.tokens import load_tokenizer
 

@@ -173,10 +173,8 @@ class Served:
         shards = self.mapping("model.safetensors.index.json").get("weight_map") or {}
         for name in shards.values():
             if not is_inside(name):
-                raise UserError(
-                    f"{self.path / 'model.safetensors.index.json'}: it names '{name}', which lies outside the "
-                    "folder"
-                )
+                index = self.path / "model.safetensors.index.json"
+                raise UserError(f"{index}: it names '{name}', which lies outside the folder")
         return [self.path / name for name in sorted(set(shards.values()))]
 
     @cached_property
