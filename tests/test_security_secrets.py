@@ -20,6 +20,7 @@ SECRETS = {
     "TINY_KEY": CANARY,
     "HF_TOKEN": f"hf_{CANARY}",
     "WANDB_API_KEY": f"{CANARY}-wandb",
+    "WANDB_MODE": "offline",
     "HF_ENDPOINT": f"https://me:{CANARY}@127.0.0.1:9",
 }
 TRAIN = {
@@ -79,8 +80,11 @@ def holding(folder: Path, secret: str) -> list[str]:
 @pytest.mark.slow
 def test_no_secret_is_written_or_printed(tmp_path: Path, server: Server) -> None:
     config = write_run(tmp_path, server.url, str(save_tiny("llama", tmp_path / "base")))
-    done = embedtrain(tmp_path, "run", str(config))
+    (tmp_path / "machine.yaml").write_text("trackers: [tensorboard, wandb]\n")
+    done = embedtrain(tmp_path, "run", str(config), "--machine", str(tmp_path / "machine.yaml"))
     assert done.returncode == 0, done.stderr
+    assert "dropped" not in done.stderr
+    assert list((tmp_path / "runs/r").glob("tuned-*/wandb/offline-run-*/*.wandb"))
     assert {one.key for one in server.asked if "info" not in one.path} == {f"Bearer {CANARY}"}  # it was used
     report = embedtrain(tmp_path, "report", str(config))
     shown = [done.stdout, done.stderr, report.stdout, report.stderr]

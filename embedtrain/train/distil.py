@@ -38,11 +38,13 @@ from embedtrain.train.cycles import Cycles
 from embedtrain.train.feed import feed
 from embedtrain.train.interrupt import Stopped, interruptible
 from embedtrain.train.log import Figures, append_curve, cut_curve, read_curve, speed, warm_up
+from embedtrain.train.measures import Done, step_measures
 from embedtrain.train.memory import memory_faults
 from embedtrain.train.place import place_encoder
 from embedtrain.train.schedule import make_optimizer
 from embedtrain.train.step import exact_dtype
 from embedtrain.train.taught import Lesson, Taught
+from embedtrain.train.trackers import tracking
 from embedtrain.train.update import update
 
 LOSS, COSINE = "validation/loss", "validation/cosine"
@@ -79,6 +81,7 @@ def distil(
         interruptible() as asked,
         progress(title, total=total - first, unit="step") as bar,
         compiled_layers(encoder, machine.compile),
+        tracking(stage, machine, job.folder, first) as trackers,
         feed(partial(local_lesson, job), range(first, total), device=encoder.device) as lessons,
     ):
         while int(state["step"]) < total and not out_of_patience(stage, state):
@@ -89,6 +92,7 @@ def distil(
             state["step"] += 1
             figures |= validate(job, state)
             write_step(job, state, figures, stop)
+            trackers.log(figures)
             bar.advance(
                 1, **{name: figures[name] for name in ("loss", "lr", LOSS, COSINE) if name in figures}
             )
@@ -168,7 +172,8 @@ def do_step(job: Distilling, step: int, lessons: Iterator[Lesson], asked: bool) 
     norm = update(job.accelerator, job.optimizer, job.named, stage.max_gradient_norm, lr, where)
     figures = torch.stack([total / mean_count, total.new_tensor(tokens.num_tokens), total.new_tensor(asked)])
     loss, mean_tokens, stop = mean_over_processes(figures).tolist()
-    num_tokens, seconds = round(mean_tokens * current().world), time.monotonic() - start
+    world = current().world
+    num_tokens, seconds = round(mean_tokens * world), time.monotonic() - start
     return {
         "step": step + 1,
         "cycle": step // job.cycles.steps_per_cycle + 1,
@@ -180,6 +185,7 @@ def do_step(job: Distilling, step: int, lessons: Iterator[Lesson], asked: bool) 
         "feed_seconds": round(feed_seconds, 4),
         "seconds": round(seconds, 4),
         "tokens_per_second": round(num_tokens / seconds, 1),
+        **step_measures(job, Done(stage.batch_size, stage.batch_size, num_tokens, seconds, world)),
     }, stop > 0
 
 

@@ -28,11 +28,13 @@ from embedtrain.train.checkpoint import State, save_checkpoint
 from embedtrain.train.feed import feed
 from embedtrain.train.interrupt import Stopped, interruptible
 from embedtrain.train.log import Figures, append_curve, read_curve, speed, warm_up
+from embedtrain.train.measures import Done, step_measures
 from embedtrain.train.memory import memory_faults
 from embedtrain.train.prepare import Rows, Teachers, Training, identify, prepare, resume
 from embedtrain.train.schedule import lr_factor
 from embedtrain.train.snapshots import check_snapshots, save_snapshot
 from embedtrain.train.step import exact_dtype, train_step
+from embedtrain.train.trackers import tracking
 from embedtrain.train.update import update
 
 Validate = Callable[[Encoder], dict[str, float]]
@@ -66,6 +68,7 @@ def train(
         interruptible() as asked,
         progress(title, total=total, unit="step") as bar,
         compiled_layers(encoder, machine.compile),
+        tracking(stage, machine, folder, first) as trackers,
         feed(partial(local_batch, job), planned, device=encoder.device) as batches,
     ):
         for step in range(first, job.steps):
@@ -79,6 +82,7 @@ def train(
             if step + 1 in stage.snapshot_steps:
                 save_snapshot(encoder, folder, step + 1)
             write_step(job, state, figures, folder, checkpoint=due)
+            trackers.log(figures)
             bar.advance(1, loss=figures["loss"], lr=figures["lr"], source=figures["source"])
             if stop and step + 1 < job.steps:
                 raise Stopped(f"stopped at step {step + 1} of {job.steps}; run the same command to resume")
@@ -101,7 +105,8 @@ def do_step(job: Training, batches: Iterator[Fed], asked: bool) -> tuple[Figures
         norm = update(job.accelerator, job.optimizer, job.named, stage.max_gradient_norm, lr, where)
         means, tokens, stop = over_processes(found, batch, asked)
     kept_tokens = round(means.pop("kept_tokens") * current().world)
-    seconds = time.monotonic() - start
+    seconds, world = time.monotonic() - start, current().world
+    texts = (len(batch.queries) + len(batch.documents)) * world
     return {
         "step": step + 1,
         **plan_figures(planned),
@@ -113,6 +118,7 @@ def do_step(job: Training, batches: Iterator[Fed], asked: bool) -> tuple[Figures
         "feed_seconds": round(feed_seconds, 4),
         "seconds": round(seconds, 4),
         "tokens_per_second": round(tokens / seconds, 1),
+        **step_measures(job, Done(len(planned), texts, tokens, seconds, world)),
     }, stop
 
 
