@@ -55,6 +55,20 @@ def read_json(path: Path | str) -> Any:
     return json.loads(Path(path).read_text())
 
 
+def is_inside(name: object) -> bool:
+    """Whether a name found in a file can only mean the folder that it is joined to, or a place below."""
+    return isinstance(name, str) and not Path(name).is_absolute() and ".." not in Path(name).parts
+
+
+def leads_inside(folder: Path, name: object) -> bool:
+    """The same of what is on the disk: no link on the way leads out of the folder."""
+    return (
+        isinstance(name, str)
+        and is_inside(name)
+        and (folder / name).resolve().is_relative_to(folder.resolve())
+    )
+
+
 def hash_bytes(content: bytes) -> str:
     """SHA-256, hexadecimal."""
     return hashlib.sha256(content).hexdigest()

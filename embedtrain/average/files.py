@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from embedtrain.artifacts import read_json
+from embedtrain.artifacts import is_inside, read_json
 from embedtrain.average.tensors import TensorInfo, Tensors
 from embedtrain.config.errors import UserError
 
@@ -83,11 +83,15 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def read_index(path: Path) -> dict[str, str]:
-    """File of each tensor, as an index says."""
+    """File of each tensor, as an index says. Raises UserError where a file is not in the index's folder."""
     try:
         places: dict[str, str] = read_json(path)["weight_map"]
-    except (ValueError, KeyError, TypeError):
+        names = sorted(set(places.values()))
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{path}: it is no index of weights; expected JSON with 'weight_map'") from None
+    for name in names:
+        if not is_inside(name):
+            raise UserError(f"{path}: it names '{name}', which lies outside the folder")
     return places
 
 

@@ -78,16 +78,19 @@ def run(
     machine: MachineFile = None,
     until: Annotated[str | None, typer.Option(help="stop after this stage", show_default=False)] = None,
     again: Annotated[bool, typer.Option("--again", help="throw unfinished stages away first")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="print nothing but errors")] = False,
 ) -> None:
     """Do every stage that is not done yet, each in its own process; resumes where it stopped."""
     from embedtrain.pipeline import run_stages
+    from embedtrain.show.quiet import silence
 
     value, device = read(config, override, machine, starts=True)
     if until is not None and until not in {s.name for s in value.stages}:
         names = ", ".join(s.name for s in value.stages)
         raise UserError(f"--until {until}: {config} has no such stage; it has {names}")
-    folder = run_stages(value, device, str(config), until=until, again=again)
-    print(f"\n{folder}: all asked for is done")
+    with silence(wanted=quiet):
+        folder = run_stages(value, device, str(config), until=until, again=again)
+        print(f"\n{folder}: all asked for is done")
 
 
 @app.command(epilog="Example: `embedtrain init my.yaml --rows my_pairs.jsonl`")

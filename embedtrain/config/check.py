@@ -1,6 +1,7 @@
 """What is wrong with a run beyond its schema: references, files, sizes. Reads footers at most; no torch."""
 
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
@@ -246,4 +247,9 @@ def quantised_faults(run: Run, machine: Machine) -> Iterator[Fault]:
 def machine_faults(machine: Machine) -> list[Fault]:
     """What a machine file asks for and cannot have."""
     path = machine.accelerate_config
-    return [Fault(("accelerate_config",), text)] if path and (text := missing(path)) else []
+    wrong = [Fault(("accelerate_config",), text)] if path and (text := missing(path)) else []
+    return wrong + [
+        Fault(("trackers", number), f"'{name}' is not installed here: pip install 'embedtrain[{name}]'")
+        for number, name in enumerate(machine.trackers)
+        if find_spec(name) is None
+    ]

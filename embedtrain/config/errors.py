@@ -31,6 +31,7 @@ FOREIGN = {
     "warmup_ratio": "warmup_fraction",
 }
 
+PASSWORD = re.compile(r"(?<=://)[^\s/?#'\"]*@")
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -49,6 +50,11 @@ class ConfigError(UserError):
         """Keep the messages in order, each once."""
         self.messages = list(dict.fromkeys(messages))
         super().__init__("\n".join(self.messages))
+
+
+def hide_passwords(text: str) -> str:
+    """The text without what stands before the host of an address: `https://[hidden]@host`."""
+    return PASSWORD.sub("[hidden]@", text)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Run and machine files into frozen values, with overrides from the command line; every fault at once."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from embedtrain.config.errors import ConfigError, UserError, nearest
+from embedtrain.config.errors import PASSWORD, ConfigError, UserError, nearest
 from embedtrain.config.faults import Fault, Location, child, faults, place
 from embedtrain.config.overrides import apply_override
 from embedtrain.config.reader import Place, read_mapping
@@ -91,11 +91,25 @@ def examine(read: Document, schema: type[Config]) -> tuple[Config | None, list[F
     With faults, the value is what the file would be without them, for the checks that come after the schema;
     None where that cannot be said.
     """
+    told = list(password_faults(read.data))
     try:
-        return schema.model_validate(read.data), []
+        return schema.model_validate(read.data), told
     except ValidationError as error:
         wrong = faults(error, read.data, schema)
-        return without(read.data, wrong, schema), wrong
+        return without(read.data, wrong, schema), wrong + told
+
+
+def password_faults(value: object, location: Location = ()) -> Iterator[Fault]:
+    """Addresses with a password in them: what a file says is written into every run folder."""
+    if isinstance(value, str) and PASSWORD.search(value):
+        yield Fault(
+            location,
+            "holds an address with a user or password before its host, and would be stored with the run; "
+            "leave it out: keys stand in environment variables",
+        )
+    items = value.items() if isinstance(value, dict) else enumerate(value if isinstance(value, list) else ())
+    for part, below in items:
+        yield from password_faults(below, (*location, part))
 
 
 def without(data: dict[str, Any], wrong: Sequence[Fault], schema: type[Config]) -> Config | None:

@@ -1,5 +1,6 @@
 """What finds candidates (mine) and what scores them (score): one class a kind, told apart by `kind`."""
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -19,6 +20,7 @@ from embedtrain.config.types import (
     Text,
 )
 
+VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*")
 ColumnName = Annotated[Str, Field(pattern=STAGE_NAME)]
 
 
@@ -96,13 +98,22 @@ class EndpointJudge(Judge):
     query_prompt: Text = Field("", description="written before each query")
     document_prompt: Text = Field("", description="written before each document")
     key_variable: Str | None = Field(
-        None, description="environment variable that holds the key; it is never logged"
+        None, description="environment variable that holds the key, in capitals; the key is never logged"
     )
     requests_per_second: Positive | None = Field(None, description="at most so many; absent means no limit")
     texts_per_request: AtLeastOne = Field(32, description="texts, or documents of a query, in a request")
     parallel_requests: AtLeastOne = Field(4, description="requests under way at a time")
     timeout_seconds: Positive = Field(60.0, description="patience with one request")
     max_retries: Count = Field(6, description="tries after 429, 5xx and lost connections, waiting longer")
+
+    @model_validator(mode="after")
+    def _key_is_elsewhere(self) -> "EndpointJudge":
+        if self.key_variable is not None and not VARIABLE.fullmatch(self.key_variable):
+            raise ValueError(
+                "key_variable is not the name of an environment variable (capitals, digits and '_'); a key "
+                "itself never stands in a file"
+            )
+        return self
 
     @model_validator(mode="after")
     def _model_is_named(self) -> "EndpointJudge":

@@ -134,8 +134,14 @@ class Machine(Strict):
     )
     accelerate_config: Str | None = Field(None, description="file passed to accelerate launch, cuda only")
     gpu: Literal["h200", "h100", "a100", "a100_40gb", "l4", "rtx_4090"] | None = Field(
-        None, description="which GPU, cuda only: for what `embedtrain plan` estimates, nothing else reads it"
+        None,
+        description="which GPU, cuda only: for what `embedtrain plan` estimates and the curve's `mfu`",
     )
+    trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = Field(
+        (),
+        description="where curves are shown besides curve.jsonl; each needs the extra of its name",
+    )
+    tracker_project: Str = Field("embedtrain", description="project of the curves in wandb and trackio")
 
     @model_validator(mode="after")
     def _fits_device(self) -> "Machine":

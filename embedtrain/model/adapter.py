@@ -28,6 +28,21 @@ def adapter_base(folder: Path) -> tuple[str, str | None]:
     return name, config.get("revision")
 
 
+def check_adapter(folder: Path) -> None:
+    """Raise UserError where peft would import a module that the adapter names."""
+    if read_json(folder / ADAPTER).get("megatron_config"):
+        raise UserError(
+            f"{folder / ADAPTER}: megatron_config has code imported by name, which is never done; "
+            "expected a plain LoRA adapter"
+        )
+
+
+def lora_config(folder: Path) -> PeftConfig:
+    """How an adapter changes its base, as peft reads it."""
+    check_adapter(folder)
+    return PeftConfig.from_pretrained(str(folder), inference_mode=True)
+
+
 def fold_adapter(backbone: PreTrainedModel, folder: Path, origin: str) -> PreTrainedModel:
     """The backbone with the adapter's product added to its weights."""
     path = folder / WEIGHTS
@@ -37,7 +52,7 @@ def fold_adapter(backbone: PreTrainedModel, folder: Path, origin: str) -> PreTra
     stored = {
         name.removeprefix(PREFIX).removeprefix("model."): value for name, value in load_file(path).items()
     }
-    tuner = LoraModel(backbone, PeftConfig.from_pretrained(str(folder), inference_mode=True), "default")
+    tuner = LoraModel(backbone, lora_config(folder), "default")
     wanted = set(peft.get_peft_model_state_dict(tuner.model))
     if wanted != set(stored):
         odd = sorted(wanted ^ set(stored))

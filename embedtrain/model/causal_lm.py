@@ -19,6 +19,7 @@ from embedtrain.config.errors import UserError
 from embedtrain.model.existing import ADAPTER
 from embedtrain.model.layout import read_config
 from embedtrain.model.load import quiet, require_transformers
+from embedtrain.model.safe_files import check_weights
 from embedtrain.model.scorer import Pair, fitting, require_finite, score_by_length
 from embedtrain.model.source import resolve_model
 from embedtrain.model.tokens import load_tokenizer
@@ -229,6 +230,7 @@ def open_causal_lm(
     folder = resolve_model(model, revision=revision, sha256=sha256).path
     if (folder / ADAPTER).is_file():
         raise UserError(f"{model}: an adapter; merge it into its base model, which then scores")
+    check_weights(folder)
     config = read_config(str(folder), model)
     loaded = read_causal(folder, model, "float32" if device == "cpu" else "auto").to(device).eval()
     prove_causal(loaded, model)
@@ -242,7 +244,11 @@ def read_causal(folder: Path, model: str, dtype: str) -> PreTrainedModel:
     try:
         with quiet():
             loaded, report = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=dtype, use_safetensors=True, output_loading_info=True
+                folder,
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
             )
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         raise UserError(f"{model}: cannot be read as a causal LM: {str(error).splitlines()[0]}") from None

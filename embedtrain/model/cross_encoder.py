@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from embedtrain.config.errors import UserError
 from embedtrain.model.existing import read_optional
+from embedtrain.model.safe_files import MODULES, check_weights
 from embedtrain.model.scorer import Pair, fitting, require_finite, score_by_length
 from embedtrain.model.source import resolve_model
-from embedtrain.model.st import check_folder, check_weights, quiet_sentence_transformers
+from embedtrain.model.st import check_folder, quiet_sentence_transformers
 
 Scale = Literal["logit", "sigmoid"]
 HEADS = ("ForSequenceClassification", "ForCausalLM")  # of the models that score pairs without modules.json
@@ -107,7 +108,7 @@ def open_cross_encoder(
 
 def check_is_reranker(folder: Path, model: str) -> None:
     """Raise UserError for a folder whose head sentence-transformers would have to invent, or with pickles."""
-    if (folder / "modules.json").is_file():
+    if (folder / MODULES).is_file():
         check_folder(folder)
         kind = read_optional(folder / "config_sentence_transformers.json").get("model_type")
         if kind != "CrossEncoder":

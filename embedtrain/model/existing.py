@@ -11,6 +11,7 @@ from torch import nn
 from embedtrain.artifacts import read_json
 from embedtrain.config.errors import UserError
 from embedtrain.config.schema import EncoderConfig, TextFormat
+from embedtrain.model.safe_files import MODULES, read_modules
 
 POOLINGS = {"mean": "mean", "cls": "cls", "lasttoken": "last_token", "weightedmean": "weighted_mean"}
 LEGACY = {
@@ -42,14 +43,14 @@ class Existing:
 
 def read_existing(folder: Path, origin: str) -> Existing | None:
     """The embedder in a sentence-transformers or PEFT adapter folder, or None for a plain model."""
-    if (folder / "modules.json").is_file():
+    if (folder / MODULES).is_file():
         return read_sentence_transformer(folder, origin)
     return Existing(folder) if (folder / ADAPTER).is_file() else None
 
 
 def read_sentence_transformer(folder: Path, origin: str) -> Existing:
     """Pooling, prompts, length, Dense and Normalize of a sentence-transformers folder."""
-    modules = [(m["type"].rpartition(".")[2], folder / m["path"]) for m in read_json(folder / "modules.json")]
+    modules = [(module.kind, folder / module.path) for module in read_modules(folder)]
     kinds = [kind for kind, _ in modules]
     unknown = sorted(set(kinds) - {"Transformer", "Pooling", "Dense", "Normalize"})
     if unknown or kinds[:2] != ["Transformer", "Pooling"]:

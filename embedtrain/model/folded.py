@@ -9,7 +9,7 @@ import torch
 from peft import LoraConfig
 from torch import Tensor
 
-from embedtrain.artifacts import read_json, write_json
+from embedtrain.artifacts import write_json
 from embedtrain.average import Tensors, tensors_in_memory, write_tensors
 from embedtrain.average.fold import Folded, overall_error
 from embedtrain.config.tuning import Lora
@@ -24,6 +24,7 @@ from embedtrain.model.ingredients.names import skeleton_of
 from embedtrain.model.ingredients.opening import hash_base
 from embedtrain.model.ingredients.writing import PROVENANCE, aside, copy_settings, write_dense
 from embedtrain.model.lora import target_names
+from embedtrain.model.safe_files import MODULES, read_modules
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,8 @@ def write_peft(
     """
     with aside(folder) as partial:
         write_json(partial / PROVENANCE, provenance)
-        if (first.folder / "modules.json").is_file():
-            modules = [module["path"] for module in read_json(first.folder / "modules.json")]
+        if (first.folder / MODULES).is_file():
+            modules = [module.path for module in read_modules(first.folder)]
             for path in sorted({"", *modules}):
                 copy_settings(first.folder / path, partial / path)
             for number, place in enumerate(first.dense_folders):

@@ -30,6 +30,7 @@ from embedtrain.model.layout import (
 )
 from embedtrain.model.proof import prove_attention
 from embedtrain.model.proof_packing import pack_texts
+from embedtrain.model.safe_files import check_weights
 from embedtrain.model.source import ModelFolder, resolve_model
 from embedtrain.model.tokens import end_token, load_tokenizer
 
@@ -173,6 +174,8 @@ def find_parts(source: ModelFolder, found: Existing | None, base: Base) -> Parts
         )
     name, revision = adapter_base(folder)
     under = resolve_model(name, revision=revision).path
+    if (under / ADAPTER).is_file():
+        raise UserError(f"{base.model}: its base {name} is an adapter itself; merge that one first")
     holds = {
         name: folder if (folder / name).is_file() else under for name in ("config.json", "tokenizer.json")
     }
@@ -230,6 +233,7 @@ def read_tokenizer(parts: Parts, spec: EncoderSpec) -> Tokenizer:
 
 def read_backbone(parts: Parts, config: PretrainedConfig, spec: EncoderSpec) -> PreTrainedModel:
     """The bare model without heads; every weight must be there."""
+    check_weights(parts.weights)
     try:
         with quiet():
             backbone, report = AutoModel.from_pretrained(

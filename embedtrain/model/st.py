@@ -14,13 +14,21 @@ from torch import nn
 
 from embedtrain.artifacts import read_json
 from embedtrain.config.errors import UserError
+from embedtrain.model.adapter import check_adapter
+from embedtrain.model.existing import ADAPTER
 from embedtrain.model.load import quiet
+from embedtrain.model.safe_files import MODULES, Module, check_place, check_weights, read_modules
 from embedtrain.model.source import resolve_model
 
 Side = Literal["query", "document", ""]
 BATCH_SIZE = 32
 PLAIN_PROMPTS = {"query": ("query",), "document": ("document", "passage", "corpus"), "": ()}
 ROUTERS = ("Router", "Asym")
+PLAIN_MODULES = (
+    "Transformer", "Pooling", "Dense", "Normalize", "LayerNorm", "Dropout", "WeightedLayerPooling",
+    "CNN", "LSTM", "BoW", "WordWeights", "StaticEmbedding",
+)  # fmt: skip
+"""Those whose files name no other class: a WordEmbeddings has any class imported, by its tokenizer's name."""
 ROUTER_CONFIGS = ("router_config.json", "config.json")
 
 
@@ -100,10 +108,13 @@ def open_sentence_transformer(
     """
     folder = find_folder(path)
     check_folder(folder)
-    with quiet_sentence_transformers():
-        model = SentenceTransformer(
-            str(folder), device=device, local_files_only=True, model_kwargs={"use_safetensors": True}
-        )
+    try:
+        with quiet_sentence_transformers():
+            model = SentenceTransformer(
+                str(folder), device=device, local_files_only=True, model_kwargs={"use_safetensors": True}
+            )
+    except ValueError as error:
+        raise UserError(f"{folder}: cannot be read: {str(error).splitlines()[0]}") from None
     for route in routes(model):
         remove_chat_template(route[0])
         shorten_limit(route[0], max_tokens)
@@ -150,41 +161,37 @@ def find_folder(path: str | Path) -> Path:
 
 def check_folder(folder: Path) -> None:
     """Raise UserError where the folder is no sentence-transformers model, or holds pickles or code."""
-    if not (folder / "modules.json").is_file():
+    if not (folder / MODULES).is_file():
         raise UserError(
             f"{folder}: no modules.json, so this is not a sentence-transformers folder; "
             "`embedtrain` exports one with an export stage"
         )
-    for module in read_json(folder / "modules.json"):
-        check_module(folder, folder / "modules.json", module["type"], module["path"])
+    for module in read_modules(folder):
+        check_module(folder / module.path, folder / MODULES, module)
 
 
-def check_module(folder: Path, listed_in: Path, kind: str, path: str) -> None:
+def check_module(place: Path, listed_in: Path, module: Module) -> None:
     """Raise UserError where a module, or one that a Router holds, is foreign, a pickle, or elsewhere."""
-    if not kind.startswith("sentence_transformers."):
+    if not module.type.startswith("sentence_transformers."):
         raise UserError(
-            f"{listed_in}: module '{kind}' is code from outside sentence-transformers, which is never run"
+            f"{listed_in}: module '{module.type}' is code from outside sentence-transformers, which is never "
+            "run"
         )
-    place = folder / path
-    if not place.resolve().is_relative_to(folder.resolve()):
-        raise UserError(f"{listed_in}: module '{path}' lies outside the folder")
+    if module.kind not in (*PLAIN_MODULES, *ROUTERS):
+        raise UserError(
+            f"{listed_in}: module '{module.type}' is none that is opened; known: "
+            f"{', '.join((*PLAIN_MODULES, *ROUTERS))}"
+        )
     check_weights(place)
-    if kind.rpartition(".")[2] in ROUTERS:
+    if (place / ADAPTER).is_file():
+        check_adapter(place)
+    if module.kind in ROUTERS:
         config = next((place / name for name in ROUTER_CONFIGS if (place / name).is_file()), None)
         if config is None:
             raise UserError(f"{place}: no {ROUTER_CONFIGS[0]} says what its routes are")
         for name, inner in read_json(config)["types"].items():
-            check_module(place, config, inner, name)
-
-
-def check_weights(folder: Path) -> None:
-    """Raise UserError where weights are stored as a pickle and not as safetensors."""
-    pickles = sorted(p.name for p in folder.glob("*.bin"))
-    if pickles and not any(folder.glob("*.safetensors")):
-        raise UserError(
-            f"{folder}: weights are in {pickles[0]}, a pickle, which can run code when read; "
-            "only safetensors are read: convert the file first"
-        )
+            check_place(place, name, config)
+            check_module(place / name, config, Module(str(inner), name))
 
 
 def remove_chat_template(first: Any) -> None:

@@ -31,6 +31,7 @@ from embedtrain.pipeline.launching import PARALLEL, Node, launch_command, this_n
 from embedtrain.pipeline.plan import StagePlan, plan_run, print_plan
 from embedtrain.pipeline.stopping import RESUME_CODE, SIGNALS, Work, hearing, stop_between
 from embedtrain.places import FOLDER, first_failure, has_told, read_places
+from embedtrain.show.stage_lines import finished, started
 from embedtrain.stages.context import STAGE_FILE
 
 INTERRUPTED = 130
@@ -161,6 +162,13 @@ def lock(root: Path, config: str) -> Iterator[None]:
         yield
 
 
+def waiting(plans: Sequence[StagePlan], until: str | None) -> list[str]:
+    """Names of the stages that are to be done yet, up to `until`."""
+    names = [plan.stage.name for plan in plans]
+    last = names.index(until) + 1 if until in names else 0 if until else len(names)
+    return [plan.stage.name for plan in plans[:last] if plan.state != "done"]
+
+
 def run_stages(
     run: Run, machine: Machine, config: str, *, until: str | None = None, again: bool = False
 ) -> Path:
@@ -179,12 +187,14 @@ def run_stages(
         print_plan(run, plans)
         if any(p.state != "done" and "base" in SECTIONS.get(p.stage.kind, ()) for p in plans):
             probe(run, root)
-        for plan in plans:
+        stages = [(plan.stage.name, plan.stage.kind) for plan in plans]
+        for number, plan in enumerate(plans):
             if again and plan.partial.exists():
                 shutil.rmtree(plan.partial)
             if plan.state != "done":
-                print(f"\n▶ {plan.stage.name} ({plan.stage.kind})", flush=True)
+                print(f"\n{started(stages, number, waiting(plans[number + 1 :], until))}", flush=True)
                 work(plan, run, machine, node)
+                print(finished(*stages[number], read_json(plan.folder / DONE)), flush=True)
             publish(plan)
             if plan.stage.name == until:
                 break

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from embedtrain.artifacts import is_inside, leads_inside
 from embedtrain.config.errors import UserError
 
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".msgpack", ".h5")
@@ -62,11 +63,17 @@ class Served:
         """The modules of sentence-transformers, in order."""
         entries = self.json("modules.json")
         try:
-            return [Module(e["type"].rpartition(".")[2], e["path"], e["type"]) for e in entries]
-        except (TypeError, KeyError):
+            modules = [Module(e["type"].rpartition(".")[2], e["path"], e["type"]) for e in entries]
+        except (TypeError, KeyError, AttributeError):
             raise UserError(
                 f"{self.path / 'modules.json'}: expected a list of objects with 'type' and 'path'"
             ) from None
+        for module in modules:
+            if not leads_inside(self.path, module.path):
+                raise UserError(
+                    f"{self.path / 'modules.json'}: module '{module.path}' lies outside the folder"
+                )
+        return modules
 
     def module(self, kind: str) -> Module | None:
         """The first module of a kind."""
@@ -164,6 +171,10 @@ class Served:
         if self.has("model.safetensors"):
             return [self.path / "model.safetensors"]
         shards = self.mapping("model.safetensors.index.json").get("weight_map") or {}
+        for name in shards.values():
+            if not is_inside(name):
+                index = self.path / "model.safetensors.index.json"
+                raise UserError(f"{index}: it names '{name}', which lies outside the folder")
         return [self.path / name for name in sorted(set(shards.values()))]
 
     @cached_property

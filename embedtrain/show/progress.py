@@ -9,8 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol, TextIO
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.text import Text
 
 LINE_EVERY_SECONDS = 10.0
 LATEST_FRACTION = 0.5  # of the units done: those the rate is taken over
@@ -102,18 +104,21 @@ class LineBar:
 
 
 class TerminalBar:
-    """A live bar."""
+    """A live bar, and below it how far it is, what is left, and the latest figures."""
 
-    def __init__(self, bar: Progress, task: TaskID, clock: Clock, unit: str) -> None:
-        self.bar, self.task, self.clock, self.unit = bar, task, clock, unit
+    def __init__(self, title: str, clock: Clock, unit: str) -> None:
+        self.bar = Progress(TextColumn("{task.description}"), BarColumn(bar_width=40))
+        self.task = self.bar.add_task(title, total=clock.total)
+        self.clock, self.unit = clock, unit
         self.figures: dict[str, float | int | str] = {}
+        self.status = Text(no_wrap=True, overflow="ellipsis")
 
     def advance(self, count: int = 1, /, **figures: float | int | str) -> None:
         """Count and redraw."""
         self.clock.add(count)
         self.figures.update(figures)
-        status = f"{self.clock.status(self.unit)}  {figures_text(self.figures)}".rstrip()
-        self.bar.update(self.task, advance=count, status=status)
+        self.status.plain = f"{self.clock.status(self.unit)}  {figures_text(self.figures)}".rstrip()
+        self.bar.update(self.task, advance=count)
 
 
 @contextmanager
@@ -134,6 +139,6 @@ def progress(
         finally:
             lines.close()
         return
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[status]}"))
-    with Progress(*columns, console=Console(file=out), transient=False) as bar:
-        yield TerminalBar(bar, bar.add_task(title, total=total, status=""), clock, unit)
+    terminal = TerminalBar(title, clock, unit)
+    with Live(Group(terminal.bar, terminal.status), console=Console(file=out), refresh_per_second=5):
+        yield terminal

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from embedtrain.artifacts import read_json
+from embedtrain.config.errors import UserError
 from embedtrain.config.load import find_stage
 from embedtrain.config.schema import Machine, Run
 from embedtrain.config.stages import AnyStage
@@ -34,16 +35,30 @@ class StageContext:
 
 
 def read_context(folder: Path) -> StageContext:
-    """The context that the pipeline wrote into an unfinished stage folder."""
+    """The context that the pipeline wrote into an unfinished stage folder.
+
+    Raises UserError where it would read what is no folder of the run.
+    """
     saved = read_json(folder / STAGE_FILE)
+    inputs = {name: Path(path) for name, path in saved["inputs"].items()}
+    for name, path in inputs.items():
+        if not beside(folder, path):
+            raise UserError(
+                f"{folder / STAGE_FILE}: inputs > {name}: found '{path}', expected a folder beside {folder}"
+            )
     run = Run.model_validate(saved["run"])
     return StageContext(
         run=run,
         stage=find_stage(run, saved["stage"]),
         machine=Machine.model_validate(saved["machine"]),
         folder=folder,
-        inputs={name: Path(path) for name, path in saved["inputs"].items()},
+        inputs=inputs,
     )
+
+
+def beside(folder: Path, other: Path) -> bool:
+    """Whether both are folders of one run."""
+    return other.name != ".." and other.parent.resolve() == folder.parent.resolve()
 
 
 def stage_rows(folder: Path, name: str) -> Path | None:

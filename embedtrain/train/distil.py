@@ -36,11 +36,13 @@ from embedtrain.train.feed import feed
 from embedtrain.train.interrupt import interruptible
 from embedtrain.train.learn import learn
 from embedtrain.train.log import CURVE, Figures, read_curve, speed, warm_up
+from embedtrain.train.measures import Done, step_measures
 from embedtrain.train.place import place_encoder
 from embedtrain.train.schedule import make_optimizer
 from embedtrain.train.skips import Outcome, Skips
 from embedtrain.train.step import exact_dtype
 from embedtrain.train.taught import Lesson, Taught
+from embedtrain.train.trackers import tracking
 from embedtrain.train.update import average_and_clip, take_gradient
 from embedtrain.train.wishes import Clock, Wishes
 
@@ -81,6 +83,7 @@ def distil(
         interruptible(folder) as asked,
         progress(title, total=total - first, unit="step") as bar,
         compiled_layers(encoder, machine.compile),
+        tracking(stage, machine, job.folder, first) as trackers,
         feed(partial(local_lesson, job), range(first, total), device=encoder.device) as lessons,
     ):
         while not is_last(job, state):
@@ -93,6 +96,7 @@ def distil(
             figures |= validate(job, state)
             if write_step(job, state, figures, wishes):
                 saving.restart()
+            trackers.log(figures)
             bar.advance(
                 1, **{name: figures[name] for name in ("loss", "lr", LOSS, COSINE) if name in figures}
             )
@@ -172,7 +176,8 @@ def do_step(
     )
     if taken:
         take_gradient(job.optimizer, lr)
-    num_tokens, seconds = round(mean_tokens * current().world), time.monotonic() - start
+    world = current().world
+    num_tokens, seconds = round(mean_tokens * world), time.monotonic() - start
     figures: Figures = {
         "step": step + 1,
         "cycle": step // job.cycles.steps_per_cycle + 1,
@@ -184,6 +189,7 @@ def do_step(
         "feed_seconds": round(feed_seconds, 4),
         "seconds": round(seconds, 4),
         "tokens_per_second": round(num_tokens / seconds, 1),
+        **step_measures(job, Done(stage.batch_size, stage.batch_size, num_tokens, seconds, world)),
     }
     return figures if taken else skips.mark(figures), Wishes.of_all(means[len(flags) :])
 

@@ -11,7 +11,16 @@ from embedtrain.dist import current
 
 Figures = dict[str, float | int | str]
 CURVE = "curve.jsonl"
-OF_MACHINE = ("seconds", "tokens_per_second", "feed_seconds", "warm_up_seconds", "kept_tokens")
+OF_MACHINE = (
+    "seconds",
+    "tokens_per_second",
+    "feed_seconds",
+    "warm_up_seconds",
+    "kept_tokens",
+    "samples_per_second",
+    "peak_memory_bytes",
+    "mfu",
+)
 """What the machine decides and no result depends on."""
 
 

@@ -30,11 +30,13 @@ from embedtrain.train.checkpoint import record_step
 from embedtrain.train.feed import feed
 from embedtrain.train.interrupt import interruptible
 from embedtrain.train.log import CURVE, Figures, read_curve, speed, warm_up
+from embedtrain.train.measures import Done, step_measures
 from embedtrain.train.prepare import Rows, Teachers, Training, prepare, resume
 from embedtrain.train.schedule import lr_factor
 from embedtrain.train.skips import Outcome, Skips
 from embedtrain.train.snapshots import check_snapshots, save_snapshot
 from embedtrain.train.step import exact_dtype, train_step
+from embedtrain.train.trackers import tracking
 from embedtrain.train.update import average_and_clip, take_gradient
 from embedtrain.train.validation import Validate, Validation
 from embedtrain.train.wishes import Clock, Wishes
@@ -73,6 +75,7 @@ def train(
         interruptible(folder) as asked,
         progress(title, total=total, unit="step") as bar,
         compiled_layers(encoder, machine.compile),
+        tracking(stage, machine, folder, first) as trackers,
         feed(partial(local_batch, job), planned, device=encoder.device) as batches,
     ):
         for step in range(first, job.steps):
@@ -93,6 +96,7 @@ def train(
             if save:
                 saving.restart()
                 validation.remove_beaten()
+            trackers.log(figures)
             bar.advance(1, **{name: figures[name] for name in ("loss", "lr", "source") if name in figures})
             if wishes.stop and not last:
                 asked.stop(step + 1, job.steps)
@@ -124,7 +128,8 @@ def do_step(job: Training, batches: Iterator[Fed], skips: Skips, own: Wishes) ->
         if taken:
             take_gradient(job.optimizer, lr)
     kept_tokens = round(means.pop("kept_tokens") * current().world)
-    seconds = time.monotonic() - start
+    seconds, world = time.monotonic() - start, current().world
+    texts = (len(batch.queries) + len(batch.documents)) * world
     figures: Figures = {
         "step": step + 1,
         **plan_figures(planned),
@@ -136,6 +141,7 @@ def do_step(job: Training, batches: Iterator[Fed], skips: Skips, own: Wishes) ->
         "feed_seconds": round(feed_seconds, 4),
         "seconds": round(seconds, 4),
         "tokens_per_second": round(tokens / seconds, 1),
+        **step_measures(job, Done(len(planned), texts, tokens, seconds, world)),
     }
     return figures if taken else skips.mark(figures), wishes
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from peft import PeftConfig
 from peft.tuners.lora import LoraModel
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -19,7 +18,7 @@ from embedtrain.average import TensorInfo, Tensors, open_tensors
 from embedtrain.average.tensors import tensors_by_rows
 from embedtrain.config.errors import UserError
 from embedtrain.config.tuning import Lora
-from embedtrain.model.adapter import PREFIX
+from embedtrain.model.adapter import PREFIX, lora_config
 from embedtrain.model.adapter import WEIGHTS as PEFT_WEIGHTS
 from embedtrain.model.checkpoint import ADAPTER_WEIGHTS
 from embedtrain.model.lora import ADAPTER, lora_layers
@@ -90,7 +89,7 @@ def peft_factors(
     stored = open_tensors(folder / PEFT_WEIGHTS, stack)
     # An adapter trained under a language-model head has one more `model.` in its names.
     adapter = stored.renamed({name.removeprefix(PREFIX).removeprefix("model."): name for name in stored.info})
-    config = PeftConfig.from_pretrained(str(folder), inference_mode=True)
+    config = lora_config(folder)
     others = sorted(name for name in adapter.info if not name.endswith((PART_A, PART_B)))
     if others or config.fan_in_fan_out:
         raise UserError(

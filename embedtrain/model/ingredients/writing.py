@@ -13,6 +13,7 @@ from embedtrain.model.checkpoint import DENSE, WEIGHTS, Saved, write_spec
 from embedtrain.model.export import MAX_SHARD_BYTES
 from embedtrain.model.ingredients.card import write_soup_card
 from embedtrain.model.ingredients.opening import Ingredient
+from embedtrain.model.safe_files import read_modules
 from embedtrain.show.progress import progress
 
 PROVENANCE = "soup.json"
@@ -94,7 +95,7 @@ def write_export(
     advance: Callable[[int], None],
 ) -> None:
     """A sentence-transformers folder."""
-    modules = {module["path"] for module in read_json(first.folder / "modules.json")}
+    modules = {module.path for module in read_modules(first.folder)}
     for path in sorted({"", *modules}):
         copy_settings(first.folder / path, folder / path)
     names = [name for name in tensors.info if not name.startswith(DENSE)]

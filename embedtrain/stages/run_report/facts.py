@@ -38,7 +38,7 @@ from embedtrain.show.facts import (
     SourceFacts,
     StageFacts,
 )
-from embedtrain.stages.context import STAGE_FILE
+from embedtrain.stages.context import STAGE_FILE, beside
 from embedtrain.stages.shares import stage_shares
 from embedtrain.text import source_text
 
@@ -97,7 +97,8 @@ def made_by(run: Run, root: Path, inputs: Mapping[str, Path]) -> dict[str, Path]
     while waiting:
         folder = waiting.pop()
         if (folder / STAGE_FILE).is_file():
-            new = {name: Path(path) for name, path in read_json(folder / STAGE_FILE)["inputs"].items()}
+            saved = read_json(folder / STAGE_FILE)["inputs"]
+            new = {name: path for name, text in saved.items() if beside(folder, path := Path(text))}
             waiting += [path for name, path in new.items() if name not in found]
             found = new | found
     for stage in run.stages:

@@ -2,13 +2,13 @@
 
 import os
 import platform
-import resource
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from embedtrain.train.measures import peak_resident
+
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "sentence-transformers")
-RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes, as each system counts
 
 
 def ran_on() -> dict[str, object]:
@@ -19,7 +19,7 @@ def ran_on() -> dict[str, object]:
     machine: dict[str, object] = {
         "processor": processor(),
         "cores": os.cpu_count(),
-        "peak_bytes": RSS_UNIT * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+        "peak_bytes": peak_resident(),
     }
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
