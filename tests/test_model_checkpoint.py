@@ -17,8 +17,9 @@ from embedtrain.config.schema import Base, EncoderConfig, TextFormat
 from embedtrain.config.tuning import Lora
 from embedtrain.model.checkpoint import all_tensors, save_encoder, set_weights
 from embedtrain.model.encoder import Encoder, weights_hash
+from embedtrain.model.export import export_encoder
 from embedtrain.model.load import load_encoder, open_encoder
-from embedtrain.model.lora import add_lora, tune_all
+from embedtrain.model.lora import add_lora, fold_lora, tune_all
 
 TEXT = TextFormat(query="find: {text}", document="text: {text}", max_query_tokens=20)
 
@@ -69,6 +70,27 @@ def test_the_attention_mode_is_kept(tmp_path: Path, family: str, attention: str)
             for last in (310, 350)
         ]
         assert torch.equal(states[0][0, 0], states[1][0, 0]) == (attention == "causal")
+
+
+@pytest.mark.parametrize("family", DECODERS)
+def test_adapter_merged_weights_and_export_are_one_model(tmp_path: Path, family: str) -> None:
+    """The same vectors, and a first token that sees the last, however the model was saved."""
+    encoder = trained(tmp_path, family)
+    folders = [save_encoder(encoder, tmp_path / "adapter"), tmp_path / "export", tmp_path / "merged"]
+    export_encoder(encoder, folders[1])
+    fold_lora(encoder)
+    save_encoder(encoder, folders[2])
+    expected = {side: encoder.encode(TEXTS, side, max_tokens=18) for side in ("query", "document")}
+    for folder in folders:
+        back = open_encoder(folder)
+        for side, vectors in expected.items():
+            assert np.abs(back.encode(TEXTS, side, max_tokens=18) - vectors).max() < 1e-5
+        firsts = [
+            back.backbone(input_ids=torch.tensor([[300, 301, last]])).last_hidden_state[0, 0]
+            for last in (310, 350)
+        ]
+        assert not torch.equal(*firsts)
+        assert back.spec.attention == "bidirectional"
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

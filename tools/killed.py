@@ -15,7 +15,6 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-import yaml  # noqa: E402
 from tiny_models import TEXTS, save_tiny  # noqa: E402
 
 from embedtrain.artifacts import CHECKPOINTS, STOPPABLE, hash_file  # noqa: E402
@@ -108,7 +107,7 @@ class Attempt:
     def start(self) -> None:
         """`embedtrain run`."""
         config, machine = self.place / f"{self.name}.yaml", self.place / "machine.yaml"
-        config.write_text(yaml.safe_dump(run_of(self.place, self.name, self.how), sort_keys=False))
+        config.write_text(json.dumps(run_of(self.place, self.name, self.how)))  # which is YAML
         machine.write_text(f"device: cpu\nnum_processes: {self.how.processes}\nthreads: 1\n")
         command = [sys.executable, "-m", "embedtrain", "run", str(config), "--machine", str(machine)]
         environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -164,7 +163,7 @@ class Attempt:
 
     def is_writing(self) -> bool:
         """Whether a checkpoint is half written."""
-        return any(self.root.glob(f"*.partial/{CHECKPOINTS}/.step-*.partial"))
+        return bool(list(self.root.glob(f"*.partial/{CHECKPOINTS}/.step-*.partial")))
 
     def kill(self) -> str | None:
         """SIGKILL to all processes, which stand still first; where it hit them, None where there are none."""
@@ -183,9 +182,10 @@ class Attempt:
         """What the run is doing."""
         if self.is_writing():
             return WRITING
-        at_work = next(self.root.glob("*.partial"), None)
-        if at_work is None:
+        partial = list(self.root.glob("*.partial"))
+        if not partial:
             return "between stages"
+        at_work = partial[0]
         if (at_work / STOPPABLE).exists():
             return "training"
         if at_work.name.startswith("out"):
