@@ -1,5 +1,6 @@
 """Nothing that a user downloads runs code, and no model folder reaches out of itself."""
 
+import ast
 import zipfile
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -14,6 +15,7 @@ from test_model_cross_encoder import save_reranker
 from test_model_existing import save_embedder
 from tiny_models import save_tiny
 
+import embedtrain
 from embedtrain.artifacts import read_json
 from embedtrain.config.errors import UserError
 from embedtrain.config.schema import Base, EncoderConfig, TextFormat
@@ -298,3 +300,36 @@ def test_a_good_folder_of_each_kind_opens(tmp_path: Path) -> None:
     assert read_json(folder / "modules.json")[0]["path"] == ""
     for use in (open_encoder, open_sentence_transformer, as_ingredient, as_served):
         use(folder)
+
+
+FORBIDDEN_MODULES = {"pickle", "joblib", "dill", "cloudpickle", "shelve", "marshal"}
+FORBIDDEN_CALLS = {"torch.load", "eval", "exec"}
+FORBIDDEN_KEYS = {"allow_pickle": True, "weights_only": False, "trust_remote_code": True}
+
+
+def dangers(code: str) -> list[str]:
+    """What in a module could run code that a file brings along."""
+    found = []
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            found += [name.name for name in node.names if name.name in FORBIDDEN_MODULES]
+        elif isinstance(node, ast.ImportFrom):
+            found += [str(node.module)] * (node.module in FORBIDDEN_MODULES)
+        elif isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            found += [called] * (
+                called in {".".join(filter(None, (m, c))) for c, m in FORBIDDEN_CALLS.items()}
+            )
+            for key in node.keywords:
+                value = key.value.value if isinstance(key.value, ast.Constant) else None
+                found += [str(key.arg)] * (value is not None and FORBIDDEN_KEYS.get(str(key.arg)) is value)
+    return found
+
+
+def test_the_package_calls_nothing_that_unpickles() -> None:
+    planted = "import pickle\nfrom joblib import load\ntorch.load(p)\neval(x)\nnp.load(p, allow_pickle=True)"
+    assert dangers(planted) == ["pickle", "joblib", "torch.load", "eval", "allow_pickle"]
+    root = Path(embedtrain.__file__).parent
+    files = sorted([*root.rglob("*.py"), *(root.parent / "data_recipes").rglob("*.py")])
+    assert len(files) > 300
+    assert {str(file): found for file in files if (found := dangers(file.read_text(encoding="utf-8")))} == {}

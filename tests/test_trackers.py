@@ -4,9 +4,11 @@ import json
 import sqlite3
 import struct
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from distilling import make_context
 from processes import run_on
 from tiny_models import save_tiny
 from training import curve_of, full_stage, tiny_stage, train_tiny
@@ -19,6 +21,7 @@ from embedtrain.config.load import load_machine
 from embedtrain.config.schema import Base, EncoderConfig, Machine, TextFormat
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.load import load_encoder
+from embedtrain.stages import distil as distil_stage
 from embedtrain.train.log import read_curve
 from embedtrain.train.measures import Done, step_measures
 from embedtrain.train.trackers import Trackers, finish, tracking
@@ -264,3 +267,16 @@ def test_useful_utilisation_by_hand(model: str, tuning: str) -> None:
     assert measured.keys() == {"samples_per_second", "peak_memory_bytes"}
     assert measured["samples_per_second"] == 16
     assert measured["peak_memory_bytes"] > 50e6
+
+
+def test_a_distil_stage_is_tracked(tmp_path: Path) -> None:
+    context = make_context(tmp_path)
+    context = replace(context, machine=context.machine.model_copy(update={"trackers": ("tensorboard",)}))
+    distil_stage.run_stage(context)
+    curve = read_curve(context.folder / "curve.jsonl")
+    seen = read_tensorboard(context.folder / "tensorboard")
+    assert seen["loss"] == [(int(line["step"]), pytest.approx(line["loss"], rel=1e-6)) for line in curve]
+    ends = [line for line in curve if "validation/cosine" in line]
+    assert ends
+    assert [step for step, _ in seen["validation/cosine"]] == [line["step"] for line in ends]
+    assert "samples_per_second" in seen
