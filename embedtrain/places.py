@@ -82,8 +82,9 @@ class Places:
         os.close(self.file)
 
     def _write(self) -> None:
+        now = {name: getattr(self.now, name) for name in Place.__slots__}
         with suppress(OSError):
-            os.pwrite(self.file, json.dumps(asdict(self.now)).encode().ljust(PLACE_BYTES), 0)
+            os.pwrite(self.file, json.dumps(now).encode().ljust(PLACE_BYTES), 0)
 
 
 def read_places(folder: Path) -> list[Place]:

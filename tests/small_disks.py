@@ -38,7 +38,7 @@ def growing_disk(folder: Path, num_bytes: int) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        subprocess.run(["umount", str(folder)], check=True)
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)  # an array may still be mapped
 
 
 def grow(folder: Path, num_bytes: int) -> None:

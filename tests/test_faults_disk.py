@@ -32,8 +32,8 @@ def test_a_checkpoint_that_does_not_fit_leaves_those_before(tmp_path: Path) -> N
             train_tiny(tiny_folder(), disk / "run", stage)
         root = disk / "run" / "checkpoints"
         found = re.fullmatch(
-            rf"{root}/step-000006: no space left to write it, ([\d,]+) bytes are free and ([\d,]+) are needed; "
-            "make room and run again",
+            rf"{root}/step-000006: no space left to write it, ([\d,]+) bytes are free and ([\d,]+) are "
+            "needed; make room and run again",
             str(error.value),
         )
         assert found, error.value
@@ -108,7 +108,8 @@ def test_a_stage_that_cannot_leave_its_encoder_goes_on_once_there_is_room(tmp_pa
         folder = partial_of(config)
         first, second = [line for line in told(config).splitlines() if line.startswith("embedtrain: ")]
         assert re.fullmatch(
-            rf"embedtrain: {folder}: no space left to write it, [\d,]+ bytes are free; make room and run again",
+            rf"embedtrain: {folder}: no space left to write it, [\d,]+ bytes are free; make room and run "
+            "again",
             first,
         )
         assert second == f"embedtrain: stage 'tune' (train) failed, see above; its folder is {folder}"

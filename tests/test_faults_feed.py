@@ -1,5 +1,6 @@
 """A row that no batch can be made of: the step, the source and the row are named, and nothing hangs."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,14 @@ def spoilt(monkeypatch: pytest.MonkeyPatch, row: Row) -> None:
     monkeypatch.setattr(training, "sources", lambda: rows)
 
 
-def test_a_row_that_is_no_text_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    number: Any = 5
-    spoilt(monkeypatch, Row("a query", (number,)))
-    with pytest.raises(
-        UserError, match=r"^stage 'tune', step \d, source 'faq', row 4: (Type|Attribute)Error: "
-    ):
+def test_a_row_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words: Any = ("high",)
+    spoilt(monkeypatch, Row("a query", ("a text",), positive_scores=words))
+    with pytest.raises(UserError) as error:
         train_tiny(tiny_folder(), tmp_path, tiny_stage())
+    assert re.fullmatch(
+        r"stage 'tune', step \d, source 'faq', row 4: (Type|Value)Error: .*(str|high).*", str(error.value)
+    )
 
 
 def test_a_row_that_has_nothing_to_pool_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,8 +25,8 @@ from embedtrain.train.budget import is_out_of_memory
 from embedtrain.train.log import Figures
 
 MIB = 2**20
-WIDE = 2**16
-"""Numbers between the two halves of a layer: a token costs megabytes, so that few tokens fill a limit."""
+WIDE = 2**15
+"""Numbers between the two halves of a layer: a token costs half a megabyte, so that few fill a limit."""
 
 
 @contextmanager
@@ -39,7 +39,7 @@ def at_backbone(call: int, act: str) -> Iterator[None]:
             return
         calls.append(module)
         if act == "limit" and len(calls) == call:
-            limit_memory(160 * MIB)
+            limit_memory(64 * MIB)
         if (act == "always" and len(calls) >= call) or (act == "once" and len(calls) == call):
             raise torch.OutOfMemoryError("CUDA out of memory.")
 
@@ -60,7 +60,9 @@ def limit_memory(more: int) -> None:
 
 def stage_of(**changes: object) -> Train:
     """Without dropout."""
-    return tiny_stage(steps=5, lora={"rank": 4, "alpha": 8}, keep_last=9, save_every_steps=1, **changes)
+    return tiny_stage(
+        steps=5, batch_size=4, lora={"rank": 4, "alpha": 8}, keep_last=9, save_every_steps=1, **changes
+    )
 
 
 def losses_of(curve: list[Figures]) -> list[float]:

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,13 +12,16 @@ from faulted_runs import (
     is_alive,
     partial_of,
     place_of,
+    run,
     start,
     steps_done,
     told,
     wait_until,
     write_run,
 )
+from training import sources
 
+from embedtrain.data.rows import Row
 from embedtrain.places import read_places
 
 NOISE = ("Traceback", "elastic", "ChildFailedError", "closing signal")
@@ -67,6 +71,46 @@ def test_a_stopped_process_is_named_and_killed(tmp_path: Path) -> None:
     assert int(found[2]) in (last.step, (last.step or 0) + 1)
     assert second == f"embedtrain: stage 'tune' (train) failed, see above; its folder is {folder}"
     assert not [word for word in NOISE if word in told(config)]
+
+
+@pytest.mark.slow
+def test_a_row_on_one_process_ends_both(tmp_path: Path) -> None:
+    """Its own process cannot make the batch; the other one waits for it no longer than it takes to say so."""
+    rows = sources()["faq"]
+    config = write_run(tmp_path, {"steps": 40}, rows=[*rows[:7], Row("", ("a text",)), *rows[8:]])
+    assert run(config) == 2
+    first, second = messages(config)
+    assert re.match(r"embedtrain: stage 'tune', step \d+, source 'faq', row 7: ", first), first
+    assert second == f"embedtrain: stage 'tune' (train) failed, see above; its folder is {partial_of(config)}"
+    assert not [word for word in NOISE if word in told(config)]
+
+
+@pytest.mark.slow
+def test_a_damaged_checkpoint_is_passed_over_by_a_run(tmp_path: Path) -> None:
+    """A byte of the newest is another; the run says so, and goes on from the one before."""
+    config = write_run(tmp_path, {"keep_last": 9}, {"num_processes": 1})
+    folder = stop_when(config, lambda folder: len(saved(folder)) > 2)
+    *_, older, newest = saved(folder)
+    content = bytearray((newest / "parameters.safetensors").read_bytes())
+    content[-1] ^= 1
+    (newest / "parameters.safetensors").write_bytes(content)
+    stop_when(config, lambda folder: "passed over" in told(config) and steps_done(folder) > 20)
+    assert f"{newest}: passed over, parameters.safetensors is damaged\n" in told(config)
+    assert f"train tune from step {int(older.name[5:])}" in told(config)
+
+
+def saved(folder: Path) -> list[Path]:
+    """Checkpoints in order."""
+    return sorted((folder / "checkpoints").glob("step-*"))
+
+
+def stop_when(config: Path, ready: Callable[[Path], bool]) -> Path:
+    """Run, and stop as a person would; the stage's folder."""
+    child = start(config)
+    folder = wait_until(config, child, ready)
+    child.send_signal(signal.SIGTERM)
+    assert child.wait(PATIENCE_SECONDS) == 75, told(config)
+    return folder
 
 
 @pytest.mark.slow
