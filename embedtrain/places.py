@@ -7,7 +7,6 @@ stopped or killed process wrote last is there. The folder goes when the stage is
 import json
 import os
 import re
-import signal
 import socket
 import time
 import traceback
@@ -176,19 +175,3 @@ def first_failure(folder: Path) -> Failure | None:
         with suppress(ValueError, TypeError, OSError):
             found.append(Failure(**json.loads(path.read_text())))
     return min(found, key=lambda failure: failure.time, default=None)
-
-
-def kill_all(folder: Path) -> None:
-    """SIGKILL to the processes of the stage on this host, stopped ones too."""
-    for place in read_places(folder):
-        if place.host == socket.gethostname() and is_of(place.pid, folder):
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(place.pid, signal.SIGKILL)
-
-
-def is_of(pid: int, folder: Path) -> bool:
-    """Whether the process works on the folder, as far as the system tells: numbers are used again."""
-    try:
-        return str(folder) in Path(f"/proc/{pid}/cmdline").read_text()
-    except OSError:
-        return not Path("/proc/self").exists()
