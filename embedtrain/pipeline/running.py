@@ -27,7 +27,7 @@ from embedtrain.config.schema import Machine, Run
 from embedtrain.config.stages import Evaluate, Export
 from embedtrain.pipeline.identity import SECTIONS
 from embedtrain.pipeline.plan import StagePlan, plan_run, print_plan
-from embedtrain.pipeline.stopping import RESUME_CODE, SIGNALS, Work, hearing, stop_between
+from embedtrain.pipeline.stopping import RESUME_CODE, SIGNALS, at_work, hearing, stop_between
 from embedtrain.stages.context import STAGE_FILE
 
 PARALLEL = ("train", "distil", "mine", "score", "evaluate")
@@ -67,10 +67,10 @@ def work(plan: StagePlan, run: Run, machine: Machine) -> None:
             "inputs": {name: str(path) for name, path in plan.inputs.items()},
         }
         write_json(plan.partial / STAGE_FILE, context)
-        at_work = Work(plan.partial)
-        code = at_work.run(launch_command(plan, machine))
-        if at_work.asked or code != 0:
-            raise StageFailed(plan, RESUME_CODE if at_work.asked else code)
+        with at_work(launch_command(plan, machine), plan.partial) as started:
+            code = started.child.wait()
+        if started.asked or code != 0:
+            raise StageFailed(plan, RESUME_CODE if started.asked else code)
     record = read_json(plan.partial / DONE)
     record.update(parts=plan.parts, embedtrain=__version__, kind=plan.stage.kind)
     mark_done(plan.partial, record)

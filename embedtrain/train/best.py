@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file
 
 from embedtrain.artifacts import BEST, CHECKPOINTS, read_json
-from embedtrain.dist import current
+from embedtrain.dist import barrier, current
 from embedtrain.model.checkpoint import save_tensors
 from embedtrain.train.checkpoint import STATE, Named
 
@@ -17,14 +17,16 @@ def best_file(folder: Path, step: int) -> Path:
 
 
 def keep_best(folder: Path, step: int, named: Named) -> None:
-    """The first process writes the parameters of a step that is the best so far."""
+    """The first process writes the parameters of a step that is the best so far; every process must come."""
     if current().rank == 0:
         best_file(folder, step).parent.mkdir(exist_ok=True)
         save_tensors({name: p.detach() for name, p in named}, best_file(folder, step))
 
 
 def remove_beaten(folder: Path) -> None:
-    """Remove parameters that were the best once, and are so to no checkpoint that is kept."""
+    """The first process removes parameters that were the best once, and are so to no checkpoint kept."""
+    if current().rank != 0:
+        return
     states = map(read_json, (folder / CHECKPOINTS).glob(f"step-*/{STATE}"))
     wanted = {best_file(folder, state["best_step"]) for state in states if "best_step" in state}
     for file in set((folder / BEST).glob("step-*.safetensors")) - wanted:
@@ -32,9 +34,9 @@ def remove_beaten(folder: Path) -> None:
 
 
 def restore_best(folder: Path, step: int, named: Named) -> None:
-    """Put them back into the parameters; only the first process needs them, which writes the encoder."""
-    if current().rank == 0:
-        best = load_file(best_file(folder, step))
-        with torch.no_grad():
-            for name, parameter in named:
-                parameter.copy_(best[name])
+    """Put them back into the parameters, on every process."""
+    barrier()  # the first one has written them
+    best = load_file(best_file(folder, step))
+    with torch.no_grad():
+        for name, parameter in named:
+            parameter.copy_(best[name])

@@ -63,19 +63,24 @@ def record_step(
     keep_last: int,
     save: bool,
 ) -> None:
-    """The first process adds a step to the curve and, where asked, saves a checkpoint; the others wait."""
+    """The first process adds a step to the curve and, where asked, all save a checkpoint."""
     if current().rank == 0:
         append_curve(folder / CURVE, figures)
         if save:
             flush(folder / CURVE)
-            save_checkpoint(folder / CHECKPOINTS, state, named, optimizer, keep_last)
     if save:
+        save_checkpoint(folder / CHECKPOINTS, state, named, optimizer, keep_last)
         barrier()
 
 
 def save_checkpoint(root: Path, state: State, named: Named, optimizer: Optimizer, keep_last: int) -> Path:
-    """Write `root/step-…`, then remove all but the last `keep_last`. `state` holds `step` and `identity`."""
+    """Write `root/step-…`, then remove all but the last `keep_last`. `state` holds `step` and `identity`.
+
+    Every process must come, and the first one writes.
+    """
     folder = root / f"step-{state['step']:06d}"
+    if current().rank != 0:
+        return folder
     aside = root / f".{folder.name}.partial"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
