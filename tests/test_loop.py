@@ -26,6 +26,7 @@ from training import (
     train_tiny,
 )
 
+from embedtrain.artifacts import read_json
 from embedtrain.collate import TeacherLookup
 from embedtrain.config.errors import UserError
 from embedtrain.config.schema import Machine
@@ -33,6 +34,7 @@ from embedtrain.loss.learned import initial_parameters
 from embedtrain.model.checkpoint import all_tensors, save_encoder
 from embedtrain.model.encoder import Encoder, weights_hash
 from embedtrain.model.load import open_encoder
+from embedtrain.train.checkpoint import load_checkpoint
 from embedtrain.train.interrupt import Stopped
 from embedtrain.train.validation import Validate
 
@@ -144,8 +146,25 @@ def test_damaged_checkpoints_are_passed_over(
     assert f"{newest}: passed over, it has no done.json" in said
     assert f"{older}: passed over, optimizer.safetensors is damaged" in said
     assert "train tune from step 12: 6 steps" in said
+    assert not (checkpoints / ".step-000019.partial").exists()
     assert same(parameters(again), parameters(encoder))
     assert curve_of(tmp_path) == curve_of(whole)
+
+
+def test_a_causal_encoder_never_goes_on_from_a_bidirectional_ones_checkpoint(uninterrupted: Finished) -> None:
+    """A checkpoint says what encoder it is of: base, attention, pooling, templates, adapters."""
+    folder = uninterrupted[0] / "checkpoints" / CHECKPOINTS[-1]
+    encoder = read_json(folder / "state.json")["encoder"]
+    assert {"base", "base_revision", "base_sha256", "pooling", "text", "prompts"} <= encoder.keys()
+    assert encoder["lora"]["rank"] == 4
+    first = {"identity": "another", "encoder": encoder | {"attention": "causal"}}
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])
+    with pytest.raises(UserError) as error:
+        load_checkpoint(folder, first, [], optimizer)
+    assert str(error.value) == (
+        f"{folder}: was made by another config, other rows or another model "
+        f"(attention is bidirectional there and causal here); remove {folder.parent} to start anew"
+    )
 
 
 def test_it_goes_on_under_other_intervals(tmp_path: Path, uninterrupted: Finished) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from embedtrain.artifacts import STOP, STOPPABLE
-from embedtrain.pipeline.stopping import RESUME_CODE, RunStopped, Work, hearing, stop_between
+from embedtrain.pipeline.stopping import RESUME_CODE, RunStopped, Work, at_work, hearing, stop_between
 from tools.killed import Attempt, How, write_inputs
 
 SECONDS = 60
@@ -50,9 +50,9 @@ def signal_when(ready: Path, *numbers: signal.Signals) -> threading.Thread:
 def work_in(folder: Path, *words: str, signals: tuple[signal.Signals, ...]) -> tuple[int, Work]:
     """The exit code of a stage that is a small program, which gets the signals."""
     (folder / STOP).touch()  # left by a run that was killed
-    work = Work(folder)
     thread = signal_when(folder / "ready", *signals)
-    code = work.run([sys.executable, "-c", CHILD, str(folder), *words])
+    with at_work([sys.executable, "-c", CHILD, str(folder), *words], folder) as work:
+        code = work.child.wait()
     thread.join()
     return code, work
 

@@ -145,11 +145,11 @@ class Attempt:
         steps, later = draw.randint(1, 8), draw.uniform(0, 0.3)
         match draw.choice(["steps", "writing", "gap", "any"]):
             case "steps":
-                return lambda: self.lines() >= lines + steps and not time.sleep(later)
+                return lambda: self.lines() >= lines + steps and pause(later)
             case "writing":
                 return lambda: self.lines() > lines + steps and self.is_writing()
             case "gap":
-                return lambda: self.done() > done and not time.sleep(later)
+                return lambda: self.done() > done and pause(later)
         moment = draw.uniform(0, seconds)
         return lambda: time.monotonic() > since + moment
 
@@ -204,6 +204,12 @@ class Attempt:
         kept = {name: [without_machine(line) for line in curve] for name, curve in curves.items() if curve}
         losses = {name: [line["loss"] for line in curve] for name, curve in kept.items()}
         return {"weights": weights, "curves": kept, "losses": losses}
+
+
+def pause(seconds: float) -> bool:
+    """True, after a while."""
+    time.sleep(seconds)
+    return True
 
 
 def without_machine(line: Figures) -> Figures:

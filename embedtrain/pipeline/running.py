@@ -29,7 +29,7 @@ from embedtrain.config.stages import Evaluate, Export
 from embedtrain.pipeline.identity import SECTIONS
 from embedtrain.pipeline.launching import PARALLEL, Node, launch_command, this_node
 from embedtrain.pipeline.plan import StagePlan, plan_run, print_plan
-from embedtrain.pipeline.stopping import RESUME_CODE, SIGNALS, Work, hearing, stop_between
+from embedtrain.pipeline.stopping import RESUME_CODE, SIGNALS, at_work, hearing, stop_between
 from embedtrain.places import FOLDER, first_failure, has_told, read_places
 from embedtrain.show.stage_lines import finished, started
 from embedtrain.stages.context import STAGE_FILE
@@ -73,10 +73,10 @@ def quiet(command: list[str], folder: Path) -> list[str]:
 
 def launch(plan: StagePlan, machine: Machine, node: Node | None) -> None:
     """Do a stage's work in processes of its own."""
-    at_work = Work(plan.partial)
-    code = at_work.run(quiet(launch_command(plan, machine, node), plan.partial))
-    if at_work.asked or code != 0:
-        raise StageFailed(plan, RESUME_CODE if at_work.asked else code)
+    with at_work(quiet(launch_command(plan, machine, node), plan.partial), plan.partial) as launched:
+        code = launched.wait()
+    if launched.asked or code != 0:
+        raise StageFailed(plan, RESUME_CODE if launched.asked else code)
 
 
 def follow(plan: StagePlan, machine: Machine, node: Node) -> None:

@@ -58,35 +58,21 @@ class Work:
     """The process that works on a stage's folder, and what a signal does to it."""
 
     folder: Path
-    child: subprocess.Popen[bytes] | None = None
+    child: subprocess.Popen[bytes]
     asked: bool = False
 
-    def run(self, command: Sequence[str]) -> int:
-        """The exit code of the command."""
-        for name in (STOP, STOPPABLE):
-            (self.folder / name).unlink(missing_ok=True)
-        with hearing(self.hear):
-            blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-            try:
-                self.child = subprocess.Popen(command)  # it has them blocked as well
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-            code = self.wait(self.child)
-        (self.folder / STOP).unlink(missing_ok=True)
-        return code
-
-    def wait(self, child: subprocess.Popen[bytes]) -> int:
+    def wait(self) -> int:
         """The exit code; where a process of the stage has failed, the others are killed before long."""
         patience = GRACE_SECONDS
         while True:
             try:
-                return child.wait(POLL_SECONDS)
+                return self.child.wait(POLL_SECONDS)
             except subprocess.TimeoutExpired:
                 failure = first_failure(self.folder)
             if failure is not None and failure.code != RESUME_CODE:
                 patience -= POLL_SECONDS
                 if patience <= 0:
-                    kill_tree(child)
+                    kill_tree(self.child)
 
     def hear(self, number: int, frame: FrameType | None) -> None:
         """A signal: the first one asks a training to save and end, all others kill."""
@@ -97,9 +83,25 @@ class Work:
         self.asked = True
 
 
-def kill_tree(child: subprocess.Popen[bytes] | None) -> None:
+@contextmanager
+def at_work(command: Sequence[str], folder: Path) -> Iterator[Work]:
+    """Start the command that works on a stage's folder; it is to be waited for in the block."""
+    for name in (STOP, STOPPABLE):
+        (folder / name).unlink(missing_ok=True)
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        work = Work(folder, subprocess.Popen(command))  # it has them blocked as well
+        with hearing(work.hear):
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+            yield work
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        (folder / STOP).unlink(missing_ok=True)
+
+
+def kill_tree(child: subprocess.Popen[bytes]) -> None:
     """Kill a process and all below it; none of them says a word."""
-    for process in freeze(child) if child else ():
+    for process in freeze(child):
         with suppress(psutil.NoSuchProcess):
             process.kill()
 

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file
 
 from embedtrain.artifacts import BEST, CHECKPOINTS, read_json
-from embedtrain.dist import current
+from embedtrain.dist import barrier, current
 from embedtrain.model.checkpoint import save_tensors
 from embedtrain.sharding import part_like, whole_tensors
 from embedtrain.train.checkpoint import STATE, Named
@@ -26,7 +26,9 @@ def keep_best(folder: Path, step: int, named: Named) -> None:
 
 
 def remove_beaten(folder: Path) -> None:
-    """Remove parameters that were the best once, and are so to no checkpoint that is kept."""
+    """The first process removes parameters that were the best once, and are so to no checkpoint kept."""
+    if current().rank != 0:
+        return
     states = map(read_json, (folder / CHECKPOINTS).glob(f"step-*/{STATE}"))
     wanted = {best_file(folder, state["best_step"]) for state in states if "best_step" in state}
     for file in set((folder / BEST).glob("step-*.safetensors")) - wanted:
@@ -35,6 +37,7 @@ def remove_beaten(folder: Path) -> None:
 
 def restore_best(folder: Path, step: int, named: Named) -> None:
     """Put them back into the parameters, on every process: each may hold a part."""
+    barrier()  # the first one has written them
     best = load_file(best_file(folder, step))
     with torch.no_grad():
         for name, parameter in named:

@@ -65,7 +65,7 @@ def record_step(
     keep_last: int,
     save: bool,
 ) -> None:
-    """The first process adds a step to the curve and, where asked, saves a checkpoint; the others wait."""
+    """The first process adds a step to the curve and, where asked, all save a checkpoint."""
     at("checkpoint" if save else "curve")
     if current().rank == 0:
         append_curve(folder / CURVE, figures)
