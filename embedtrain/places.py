@@ -102,7 +102,7 @@ def describe_missing(folder: Path, rank: int, seconds: float | None) -> str:
     places = read_places(folder)
     own = next((place for place in places if place.rank == rank), None)
     if own is None or len(places) < 2:
-        return "another process does not answer"
+        return f"process {rank} waits in vain for the others to start"
     others = [place for place in places if place.rank != rank]
     missing = [place for place in others if place.meeting < own.meeting]
     where = f"'{own.what}'" + ("" if own.step is None else f" of step {own.step}")
@@ -120,7 +120,7 @@ def describe_missing(folder: Path, rank: int, seconds: float | None) -> str:
 def is_lost(error: BaseException) -> bool:
     """Whether torch's error says that another process does not answer."""
     said = str(error)
-    is_of_group = re.search("gloo|nccl", said, re.IGNORECASE)
+    is_of_group = type(error).__name__.startswith("Dist") or re.search("gloo|nccl", said, re.IGNORECASE)
     return isinstance(error, RuntimeError) and bool(is_of_group and LOST.search(said))
 
 

@@ -47,6 +47,10 @@ def test_one_that_stays_where_all_have_come_is_named(tmp_path: Path) -> None:
         )
 
 
+def test_others_that_never_came_have_no_place(tmp_path: Path) -> None:
+    assert describe_missing(tmp_path, 0, 600) == "process 0 waits in vain for the others to start"
+
+
 def test_only_what_the_group_says_is_a_lost_process() -> None:
     assert is_lost(TIMED_OUT)
     assert is_lost(RuntimeError("[gloo/transport/tcp/pair.cc:535] Connection closed by peer [127.0.0.1]:5"))
