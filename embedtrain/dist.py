@@ -26,7 +26,8 @@ from embedtrain.places import Places
 
 Item = TypeVar("Item")
 BUCKET_NUMEL = 2**26
-TIMEOUT_SECONDS = 1800.0
+TIMEOUT_SECONDS, JOIN_SECONDS = 1800.0, 600.0
+"""What a process lets the others wait for, and at least what it may take to start."""
 _places: Places | None = None
 # torch 2.13 renamed both; the old names warn there and are the only ones before.
 _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
@@ -78,11 +79,10 @@ def start_processes(
             _places = Places(folder, int(os.environ["RANK"]))
         if device == "cuda":
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        backend, timeout = (
-            "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo",
-            timedelta(seconds=timeout_seconds),
-        )
-        dist.init_process_group(backend, timeout=timeout)
+        backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
+        with _meeting("join"):
+            dist.init_process_group(backend, timeout=timedelta(seconds=max(JOIN_SECONDS, timeout_seconds)))
+        dist.distributed_c10d._set_pg_timeout(timedelta(seconds=timeout_seconds))
     return current()
 
 

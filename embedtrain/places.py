@@ -20,8 +20,9 @@ from embedtrain.config.errors import UserError
 
 FOLDER = "processes"
 PLACE_BYTES = 512
-LOST = ("timed out", "timeout", "connection closed", "connection reset", "broken pipe", "connection refused")
-"""What torch says of a process that does not answer."""
+TIMED_OUT = re.compile(r"timed out|timeout", re.IGNORECASE)
+LOST = re.compile(r"timed out|timeout|connection (closed|reset|refused)|broken pipe", re.IGNORECASE)
+"""What gloo and nccl say of a process that does not answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ def describe_missing(folder: Path, rank: int, seconds: float | None) -> str:
     places = read_places(folder)
     own = next((place for place in places if place.rank == rank), None)
     if own is None or len(places) < 2:
-        return "another process does not answer"
+        return f"process {rank} waits in vain for the others to start"
     others = [place for place in places if place.rank != rank]
     missing = [place for place in others if place.meeting < own.meeting]
     where = f"'{own.what}'" + ("" if own.step is None else f" of step {own.step}")
@@ -117,7 +118,9 @@ def describe_missing(folder: Path, rank: int, seconds: float | None) -> str:
 
 def is_lost(error: BaseException) -> bool:
     """Whether torch's error says that another process does not answer."""
-    return isinstance(error, RuntimeError | OSError) and any(word in str(error).lower() for word in LOST)
+    said = str(error)
+    is_of_group = type(error).__name__.startswith("Dist") or re.search("gloo|nccl", said, re.IGNORECASE)
+    return isinstance(error, RuntimeError) and bool(is_of_group and LOST.search(said))
 
 
 def fail(folder: Path, stage: str, error: Exception, seconds: float) -> BaseException:
@@ -131,7 +134,7 @@ def fail(folder: Path, stage: str, error: Exception, seconds: float) -> BaseExce
     code, is_first = int(getattr(told, "code", 2)), True
     with suppress(OSError):  # a full disk is told too
         place.mkdir(exist_ok=True)
-        is_first = begin_to_tell(place)
+        is_first = begin_to_tell(place) or "WORLD_SIZE" not in os.environ
         if not is_foreseen:
             crash_log(folder, rank).write_text("".join(traceback.format_exception(error)))
         write_json(place / f"failure-{rank}.json", asdict(Failure(rank, str(told), code, time.time())))
@@ -161,7 +164,7 @@ def describe_crash(folder: Path, stage: str, error: Exception, rank: int, second
     """What an unforeseen error is told as: one line."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world > 1 and is_lost(error):
-        waited = seconds if re.search("timed out|timeout", str(error).lower()) else None
+        waited = seconds if TIMED_OUT.search(str(error)) else None
         return f"stage '{stage}': {describe_missing(folder, rank, waited)}"
     who = f" in process {rank} of {world}" if world > 1 else ""
     said = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"

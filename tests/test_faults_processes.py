@@ -52,7 +52,7 @@ def test_an_exception_on_one_process_ends_all_with_one_message(tmp_path: Path) -
 
 
 def test_a_stopped_process_is_named_and_killed(tmp_path: Path) -> None:
-    config = write_run(tmp_path, machine={"timeout_seconds": 3})
+    config = write_run(tmp_path, machine={"timeout_seconds": 10})
     child = start(config)
     folder = wait_until(config, child, lambda folder: steps_done(folder) > 2)
     pids = [place.pid for place in read_places(folder)]
@@ -62,7 +62,7 @@ def test_a_stopped_process_is_named_and_killed(tmp_path: Path) -> None:
     assert not any(map(is_alive, pids))
     first, second = messages(config)
     found = re.fullmatch(
-        r"embedtrain: stage 'tune': process 1 has not come (?:to|out of) '([a-z ]+)' of step (\d+) for 3 s; "
+        r"embedtrain: stage 'tune': process 1 has not come (?:to|out of) '([a-z ]+)' of step (\d+) for 10 s; "
         r"it was last at (.*)",
         first,
     )

@@ -1,0 +1,95 @@
+"""What processes leave for each other: who is missing, who failed first, and that only that one tells."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from embedtrain.config.errors import UserError
+from embedtrain.places import (
+    FOLDER,
+    Places,
+    describe_missing,
+    fail,
+    first_failure,
+    has_told,
+    is_lost,
+    read_places,
+)
+
+TIMED_OUT = RuntimeError("[/third_party/gloo/tcp/buffer.cc:129] Timed out waiting 3000ms for send operation")
+
+
+def test_who_is_missing_is_named_with_its_last_place(tmp_path: Path) -> None:
+    zero, one, two = (Places(tmp_path, rank) for rank in range(3))
+    for places in (zero, one, two):
+        places.at("feed", 11)
+    one.at("encode")
+    for places in (zero, two):
+        places.at("feed", 12)
+    with zero.meeting("gather"), two.meeting("gather"):
+        assert describe_missing(tmp_path, 0, 60) == (
+            "process 1 has not come to 'gather' of step 12 for 60 s; it was last at step 11 'encode'"
+        )
+        assert describe_missing(tmp_path, 2, None) == (
+            "process 2 waits in 'gather' of step 12, and has lost process 1, which was last at step 11 "
+            "'encode'"
+        )
+    assert read_places(tmp_path)[0].describe() == "step 12 'after gather'"
+    assert read_places(tmp_path)[0].pid == os.getpid()
+
+
+def test_one_that_stays_where_all_have_come_is_named(tmp_path: Path) -> None:
+    zero, one = (Places(tmp_path, rank) for rank in range(2))
+    with zero.meeting("barrier"), one.meeting("barrier"):
+        assert describe_missing(tmp_path, 0, 2.5) == (
+            "process 1 has not come out of 'barrier' for 2.5 s; it was last at 'barrier'"
+        )
+
+
+def test_others_that_never_came_have_no_place(tmp_path: Path) -> None:
+    assert describe_missing(tmp_path, 0, 600) == "process 0 waits in vain for the others to start"
+
+
+def test_only_what_the_group_says_is_a_lost_process() -> None:
+    assert is_lost(TIMED_OUT)
+    assert is_lost(RuntimeError("[gloo/transport/tcp/pair.cc:535] Connection closed by peer [127.0.0.1]:5"))
+    assert not is_lost(RuntimeError("the endpoint timed out"))
+    assert not is_lost(UserError("gloo timed out"))
+
+
+def test_the_first_to_fail_tells_and_the_others_are_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert not has_told(tmp_path)
+    told = []
+    for rank, error in ((1, ValueError("boom")), (0, TIMED_OUT)):
+        monkeypatch.setenv("RANK", str(rank))
+        told.append(fail(tmp_path, "tune", error, 3))
+    first, second = told
+    log = tmp_path / FOLDER / "failure-1.log"
+    text = f"stage 'tune' crashed in process 1 of 2: ValueError: boom; the traceback is in {log}"
+    assert isinstance(first, UserError)
+    assert str(first) == text
+    assert isinstance(second, SystemExit)
+    assert second.code == 2
+    failure = first_failure(tmp_path)
+    assert failure is not None
+    assert (failure.rank, failure.message, failure.code) == (1, text, 2)
+    assert log.read_text().endswith("ValueError: boom\n")
+    assert has_told(tmp_path)
+
+
+def test_one_process_alone_tells_every_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the same shell starts it again by hand."""
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    for _ in range(2):
+        error = fail(tmp_path, "tune", UserError("the rows are wrong"), 3)
+        assert isinstance(error, UserError)
+        assert str(error) == "the rows are wrong"
+
+
+def test_a_full_disk_still_lets_it_tell(tmp_path: Path) -> None:
+    error = fail(tmp_path / "absent", "tune", UserError("no space left"), 3)
+    assert str(error) == "no space left"
