@@ -56,7 +56,8 @@ def whole_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if not isinstance(tensor, DTensor):
             found[name] = tensor
             continue
-        whole = tensor.detach().full_tensor()
+        with torch.no_grad():
+            whole = tensor.full_tensor()
         if current().rank == 0:
             found[name] = whole.cpu()
     return found

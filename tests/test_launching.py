@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 from contrastive import ragged_rows
 from exports import PLAIN
 from tiny_models import save_tiny
@@ -137,11 +136,9 @@ def write_run(folder: Path) -> Path:
         "sources": {"faq": {"rows": str(folder / "faq.parquet")}},
         "stages": stages,
     }
-    path = folder / "run.yaml"
-    path.write_text(yaml.safe_dump(run))
     machine = {"num_processes": 2, "num_nodes": 2, "threads": 1, "keep_tokens": 0}
     write_json(folder / "machine.yaml", machine)
-    return path
+    return write_json(folder / "run.yaml", run)
 
 
 @pytest.mark.slow

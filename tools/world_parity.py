@@ -7,7 +7,7 @@ step's gradient, by the norm of the difference over the norm; the loss of every 
 trained encoder, and the mean reciprocal rank of the rows' positives among all documents.
 
 Prints a table, writes JSON, prints the verdict last; exits 1 where a bound is missed: 1e-12 and 1e-6 for the
-gradient (float64, float32), 1e-9 and 1e-3 for the rest. `--forget-average` compares the gradient of the first
+gradient (float64, float32), 1e-7 and 1e-3 for the rest. `--forget-average` compares the gradient of the first
 process alone, to see the tool fail.
 """
 
@@ -43,9 +43,9 @@ from tools.parity_cases import Gradients, Tuning, ragged_rows, relative_error, t
 
 STEPS, RESUMED_AT = 30, 10
 GRADIENT_BOUNDS = {"float64": 1e-12, "float32": 1e-6}
-RUN_BOUNDS = {"float64": 1e-9, "float32": 1e-3}
-"""For losses, vectors and the metric after many steps."""
-MACHINE = Machine(chunk_tokens=64, keep_tokens=0)
+RUN_BOUNDS = {"float64": 1e-7, "float32": 1e-3}
+"""For losses, vectors, which are float32 in both, and the metric after many steps."""
+MACHINE = Machine(chunk_tokens=128, keep_tokens=0)
 """Several chunks a step, all encoded twice."""
 TUNINGS: tuple[Tuning, ...] = ("lora", "full")
 Way = Literal["whole", "resumed"]
