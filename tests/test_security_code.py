@@ -109,9 +109,7 @@ def dangers(code: str) -> list[str]:
             found += [str(node.module)] * (node.module in FORBIDDEN_MODULES)
         elif isinstance(node, ast.Call):
             called = ast.unparse(node.func)
-            found += [called] * (
-                called in {".".join(filter(None, (m, c))) for c, m in FORBIDDEN_CALLS.items()}
-            )
+            found += [called] * (called in FORBIDDEN_CALLS)
             for key in node.keywords:
                 value = key.value.value if isinstance(key.value, ast.Constant) else None
                 found += [str(key.arg)] * (value is not None and FORBIDDEN_KEYS.get(str(key.arg)) is value)
