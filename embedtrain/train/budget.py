@@ -71,12 +71,13 @@ class Budget:
             return
         padded, checkpointing = encoder.padded is not None, machine.activation_checkpointing
         parts = [part for _, part in texts.chunks(self.chunk_tokens, padded=padded)]
-        cost = None
+        measured: list[GraphCost] = []
         with self.guard():
             size = size_of(parts[0], padded)
-            cost = measure_graph(encoder, parts[0], size, self.chunk_tokens, checkpointing)
-        if cost is None:
+            measured.append(measure_graph(encoder, parts[0], size, self.chunk_tokens, checkpointing))
+        if not measured:
             return
+        [cost] = measured
         free = free_bytes(encoder.device, max(1, current().world // machine.num_nodes))
         cost = GraphCost(cost.per_token, cost.besides + state_bytes(encoder, optimizer))
         usable = None if free is None else int(free * USED_FRACTION[encoder.device.type])
