@@ -6,8 +6,8 @@ from pydantic import Field
 
 from embedtrain.config.types import STAGE_NAME, Str, Strict
 
-CHECKPOINTING = frozenset({"save_every_steps", "save_every_minutes", "keep_last"})
-"""Keys that say when a training is saved."""
+CHECKPOINTING = frozenset({"save_every_steps", "save_every_minutes", "keep_last", "max_skipped_steps"})
+"""Keys that say when a training is saved, and when it is given up."""
 
 
 class Stage(Strict):
