@@ -43,9 +43,7 @@ CHECKPOINTS = [f"step-{step:06d}" for step in (16, 18)]
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Finished:
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     folder = tmp_path_factory.mktemp("uninterrupted")
     facts, encoder = train_tiny(tiny_folder(), folder, tiny_stage())
     return folder, encoder, facts
@@ -253,9 +251,8 @@ def test_a_projection_to_the_teachers_dims_is_learned(tmp_path: Path) -> None:
     """Each source has its lookup, all of one size."""
     term = {"kind": "embed_distill", "projection": True}
     stage = tiny_stage(objective={"terms": [term]}, steps=6)
-    _, encoder = train_tiny(
-        tiny_folder(), tmp_path / "one", stage, teachers=dict.fromkeys(sources(), of_dim(5))
-    )
+    teachers = dict.fromkeys(sources(), of_dim(5))
+    _, encoder = train_tiny(tiny_folder(), tmp_path / "one", stage, teachers=teachers)
     weight = encoder.learned["0_embed_distill_projection_weight"]
     assert weight.shape == (5, encoder.dim)
     start = initial_parameters(stage.objective, encoder.dim, 5, seed=7)["0_embed_distill_projection_weight"]

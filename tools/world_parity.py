@@ -35,7 +35,7 @@ from embedtrain.dist import average_gradients, barrier, current, gather_fields  
 from embedtrain.show.tables import print_table  # noqa: E402
 from embedtrain.train.log import read_curve  # noqa: E402
 from embedtrain.train.loop import local_batch, train  # noqa: E402
-from embedtrain.train.prepare import Training, identify, prepare, resume  # noqa: E402
+from embedtrain.train.prepare import Training, prepare, resume  # noqa: E402
 from embedtrain.train.step import train_step  # noqa: E402
 from tools.gradient_parity import save_tiny  # noqa: E402
 from tools.launch import on_processes  # noqa: E402
@@ -159,7 +159,7 @@ def measure(model: Path, cell: Cell, folder: Path, forget_average: bool) -> Meas
     by_source = {"faq": rows[:30], "manual": rows[30:]}
     dtype = getattr(torch, cell.dtype)
     job = prepare(tiny_encoder(str(model), cell.tuning, dtype=dtype), by_source, stage, run, MACHINE, {})
-    first = int(resume(job, identify(job, run), folder)["step"])
+    first = int(resume(job, run, folder)["step"])
     gradient = next_gradient(job, first, forget_average)
     encoder = tiny_encoder(str(model), cell.tuning, dtype=dtype)
     train(encoder, by_source, stage, run, MACHINE, folder)

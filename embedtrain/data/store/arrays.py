@@ -40,13 +40,13 @@ class ArrayFile:
         self.file.close()
 
 
-def make_array(path: Path, dtype: np.dtype | str, shape: tuple[int, ...]) -> np.ndarray:
+def make_array(path: Path, dtype: np.dtype | str, shape: tuple[int, ...]) -> np.memmap:
     """A .npy file of zeros on disk, to be written anywhere; what it needs is taken at once.
 
     Raises UserError where the disk has no room: a write to a page that the disk cannot give would end the
     process by a signal.
     """
-    array: np.ndarray = np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape)
+    array: np.memmap = np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape)
     size = path.stat().st_size
     try:
         with disk_full_is_an_error(path, size), path.open("r+b") as file:
