@@ -10,18 +10,16 @@ from processes import run_on
 from pydantic import ValidationError
 from safetensors.torch import load_file
 from souped import write_held_out
-from taught_sources import context_of, make_run, stage_of, write_sources
+from taught_sources import write_sources
 from tiny_models import save_tiny
 from training import STEPS, curve_of, full_stage, parameters, same, tiny_stage, train_tiny
+from validated import measured, validated_context
 
 from embedtrain.artifacts import read_json
 from embedtrain.config.stages import Train
 from embedtrain.config.validating import Validating
 from embedtrain.model.encoder import Encoder
-from embedtrain.model.load import load_encoder
 from embedtrain.pipeline import outside_paths
-from embedtrain.stages.context import StageContext
-from embedtrain.stages.train import validation_of
 from embedtrain.train.best import best_file
 from embedtrain.train.snapshots import snapshot_folder
 from embedtrain.train.validation import Validate
@@ -117,21 +115,6 @@ def test_minutes_are_those_of_a_clock(tmp_path: Path) -> None:
 
 
 # --- the stage's own measure --------------------------------------------------------------------------------
-
-
-def measured(folder: Path) -> dict[str, float]:
-    """What a stage measures of its untrained encoder, on any number of processes."""
-    context = validated_context(folder)
-    validate = validation_of(context, stage_of(context.run))
-    assert validate is not None
-    run = context.run
-    return validate(load_encoder(run.base, run.encoder, run.text).eval())
-
-
-def validated_context(folder: Path) -> StageContext:
-    data = str(folder / "held.jsonl")
-    run = make_run(folder, [{"kind": "infonce"}], validation={"data": [data], "every_steps": 2})
-    return context_of(run)
 
 
 def test_all_processes_measure_the_same(tmp_path: Path) -> None:
