@@ -49,8 +49,8 @@ def work(plan: StagePlan, run: Run, machine: Machine, node: Node | None = None) 
             "machine": machine.model_dump(mode="json"),
             "inputs": {name: str(path) for name, path in plan.inputs.items()},
         }
-        write_json(plan.partial / STAGE_FILE, context)
         shutil.rmtree(plan.partial / FOLDER, ignore_errors=True)
+        write_json(plan.partial / STAGE_FILE, context)  # other nodes begin when they see it
         launch(plan, machine, node)
     record = read_json(plan.partial / DONE)
     record.update(parts=plan.parts, embedtrain=__version__, kind=plan.stage.kind)
