@@ -73,7 +73,8 @@ def quiet(command: list[str], folder: Path) -> list[str]:
 
 def launch(plan: StagePlan, machine: Machine, node: Node | None) -> None:
     """Do a stage's work in processes of its own."""
-    with at_work(quiet(launch_command(plan, machine, node), plan.partial), plan.partial) as launched:
+    command = quiet(launch_command(plan, machine, node), plan.partial)
+    with at_work(command, plan.partial, follows=node is not None and node.rank > 0) as launched:
         code = launched.wait()
     if launched.asked or code != 0:
         raise StageFailed(plan, RESUME_CODE if launched.asked else code)

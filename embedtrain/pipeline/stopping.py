@@ -84,9 +84,12 @@ class Work:
 
 
 @contextmanager
-def at_work(command: Sequence[str], folder: Path) -> Iterator[Work]:
-    """Start the command that works on a stage's folder; it is to be waited for in the block."""
-    for name in (STOP, STOPPABLE):
+def at_work(command: Sequence[str], folder: Path, *, follows: bool = False) -> Iterator[Work]:
+    """Start the command that works on a stage's folder; it is to be waited for in the block.
+
+    One that `follows` another node leaves that one's marks in the folder as they are.
+    """
+    for name in () if follows else (STOP, STOPPABLE):
         (folder / name).unlink(missing_ok=True)
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:

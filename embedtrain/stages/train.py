@@ -68,7 +68,10 @@ def run_stage(context: StageContext) -> dict[str, object]:
 
 
 def validation_of(context: StageContext, stage: Train) -> Validate | None:
-    """Measures an encoder on the stage's validation data, all processes sharing the texts."""
+    """Measures an encoder on the stage's validation data, all processes sharing the texts.
+
+    Where weights are sharded all encode every text: they run the layers together, and shares differ.
+    """
     if stage.validation is None:
         return None
     tasks = cut(unlike_names(read_tasks(stage.validation.data)), stage.validation.max_tokens)
@@ -79,7 +82,7 @@ def validation_of(context: StageContext, stage: Train) -> Validate | None:
             for name, source in context.run.sources.items()
         }
         judged = Validated(encoder, stage.name, prompts)
-        shared = Remembering(stage.name, lambda: judged, shared=current().world > 1)
+        shared = Remembering(stage.name, lambda: judged, shared=current().world > 1 and not encoder.sharded)
         results = [measure(shared, task) for task in tasks]
         return {result.task: result.figure.value for result in results} | {"mean": mean_score(results)}
 
