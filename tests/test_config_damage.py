@@ -31,7 +31,7 @@ JUNK = (
     {},
     {"kind": "train"},
 )
-FOREIGN_WORDS = ("Input should", "Value error", "validation", "[type=", "<class", "None", "constrained")
+FOREIGN_WORDS = ("Input should", "Value error", "validation error", "[type=", "<class", "None", "constrained")
 
 
 def spots(value: Any) -> list[tuple[Any, Any]]:

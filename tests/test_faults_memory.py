@@ -4,7 +4,8 @@ import re
 import resource
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -109,29 +110,26 @@ def test_no_memory_at_all_is_told_with_what_to_change(tmp_path: Path) -> None:
     )
 
 
-def train_short(model: str, folder: str, short: int) -> list[Figures]:
-    """A training in which process `short` finds too little memory from the third step on; its curve."""
-    machine = Machine(chunk_tokens=512, keep_tokens=0)
-    with at_backbone(3, "limit" if current().rank == short else "never"):
+def train_short(model: str, folder: str, short: int) -> tuple[list[Figures], str]:
+    """A training in which process `short` finds too little memory; its curve, and what the process says."""
+    machine, said = Machine(chunk_tokens=512, keep_tokens=0), StringIO()
+    with at_backbone(3, "limit" if current().rank == short else "never"), redirect_stderr(said):
         train_tiny(model, Path(folder), stage_of(), machine=machine)
-    return curve_of(Path(folder))
+    return curve_of(Path(folder)), said.getvalue()
 
 
 @pytest.mark.parametrize("world", [1, 2])
-def test_chunks_become_smaller_where_memory_is_really_short(
-    tmp_path: Path, world: int, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_chunks_become_smaller_where_memory_is_really_short(tmp_path: Path, world: int) -> None:
     """The kernel refuses the last process's allocations: same losses to rounding; a resume keeps to less."""
     model = str(save_tiny("llama", tmp_path / "wide", num_hidden_layers=1, intermediate_size=WIDE))
-    whole = run_on(world, train_short, model, str(tmp_path / "whole"), -1)[0]
-    capfd.readouterr()
+    whole, _ = run_on(world, train_short, model, str(tmp_path / "whole"), -1)[0]
     found = run_on(world, train_short, model, str(tmp_path / "short"), world - 1)
     who = " on 1 of 2 processes" if world == 2 else ""
     said = rf"step \d: out of memory{who}, begun anew; chunks of (\d+) tokens, graphs of 0 are kept"
-    chunks = [int(size) for size in re.findall(said, capfd.readouterr().err)]
+    chunks = [int(size) for size in re.findall(said, found[0][1])]
     assert chunks, "the premise: memory was short"
     assert chunks == [512 >> number for number in range(1, len(chunks) + 1)]
-    for curve in found:
+    for curve, _ in found:
         assert losses_of(curve) == pytest.approx(losses_of(whole), rel=1e-5)
     assert state_of(tmp_path / "short")["chunk_tokens"] == chunks[-1]
     assert "chunk_tokens" not in state_of(tmp_path / "whole")

@@ -8,6 +8,7 @@ of several processes hear nothing: they would end their processes after half a m
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ RESUME_CODE = 75
 """EX_TEMPFAIL: nothing is lost, and the same command goes on."""
 POLL_SECONDS = 0.25
 GRACE_SECONDS = 10.0
-"""What the others may take to end once a process of the stage has failed."""
+"""What processes may take to end: by themselves where one of the stage has failed, and once killed."""
 
 Handler = Callable[[int, FrameType | None], None]
 
@@ -103,10 +104,20 @@ def at_work(command: Sequence[str], folder: Path, *, follows: bool = False) -> I
 
 
 def kill_tree(child: subprocess.Popen[bytes]) -> None:
-    """Kill a process and all below it; none of them says a word."""
-    for process in freeze(child):
+    """Kill a process and all below it, and see them end; none of them says a word."""
+    doomed, until = freeze(child), time.monotonic() + GRACE_SECONDS
+    for process in doomed:
         with suppress(psutil.NoSuchProcess):
             process.kill()
+    while any(map(is_alive, doomed)) and time.monotonic() < until:
+        time.sleep(POLL_SECONDS / 10)
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Whether the process holds anything yet: one that only its parent has to ask for does not."""
+    with suppress(psutil.NoSuchProcess):
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    return False
 
 
 def freeze(child: subprocess.Popen[bytes]) -> list[psutil.Process]:
