@@ -11,8 +11,6 @@ from typing import Any
 DONE = "done.json"
 CHECKPOINTS, BEST = "checkpoints", "best"
 """In the folder of an unfinished training: what it goes on from."""
-STOPPABLE, STOP = ".stoppable", ".stop"
-"""In the folder of a stage at work: it can stop where it goes on later; it is asked to."""
 BLOCK = 1 << 20
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from contrastive import tiny_folder
+from distilling import run_tiny as run_distil
 from faulted import state_of
 from processes import run_on
 from tiny_models import save_tiny
@@ -23,7 +24,7 @@ from embedtrain.config.schema import Machine
 from embedtrain.config.stages import Train
 from embedtrain.dist import current
 from embedtrain.train.budget import is_out_of_memory
-from embedtrain.train.log import Figures
+from embedtrain.train.log import CURVE, Figures, read_curve
 
 MIB = 2**20
 WIDE = 2**15
@@ -36,7 +37,7 @@ def at_backbone(call: int, act: str) -> Iterator[None]:
     calls: list[nn.Module] = []
 
     def look(module: nn.Module, inputs: tuple[object, ...]) -> None:
-        if type(module).__name__ != "LlamaModel":
+        if type(module).__name__ not in ("LlamaModel", "BertModel"):
             return
         calls.append(module)
         if act == "limit" and len(calls) == call:
@@ -135,6 +136,21 @@ def test_chunks_become_smaller_where_memory_is_really_short(tmp_path: Path, worl
     assert "chunk_tokens" not in state_of(tmp_path / "whole")
     if world == 1:
         resumes_with_as_little(model, tmp_path)
+
+
+def test_a_distillation_halves_its_chunks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It keeps no graphs: chunks are all that it has to let go. Same losses to rounding; checkpoints know."""
+    settings = {"dropout": False, "save_every_steps": 1, "keep_last": 99}
+    whole, _ = run_distil(tmp_path / "whole", **settings)
+    capsys.readouterr()
+    with at_backbone(12, "once"):
+        short, _ = run_distil(tmp_path / "short", **settings)
+    said = "out of memory, begun anew; chunks of 32 tokens, graphs of 0 are kept"
+    assert re.findall(rf"step \d: {said}", capsys.readouterr().err)
+    curves = [read_curve(folder / CURVE) for folder in (short, whole)]
+    assert losses_of(curves[0]) == pytest.approx(losses_of(curves[1]), rel=1e-5)
+    assert state_of(short)["chunk_tokens"] == 32
+    assert "chunk_tokens" not in state_of(whole)
 
 
 def resumes_with_as_little(model: str, folder: Path) -> None:

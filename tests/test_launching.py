@@ -2,10 +2,14 @@
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from contrastive import ragged_rows
@@ -18,8 +22,10 @@ from embedtrain.config.load import load_machine
 from embedtrain.config.schema import Machine
 from embedtrain.data.rows import write_rows
 from embedtrain.pipeline.launching import Node, accelerate_launch, this_node, torch_run
+from embedtrain.stops import RESUME_CODE
 from embedtrain.train.log import read_curve
 
+T = TypeVar("T")
 ROOT = Path(__file__).resolve().parent.parent
 MACHINES = sorted((ROOT / "configs/machines").glob("*.yaml"))
 RUN = {"cpu.yaml", "cpu_2.yaml"}
@@ -141,28 +147,65 @@ def write_run(folder: Path) -> Path:
     return write_json(folder / "run.yaml", run)
 
 
+def start_nodes(folder: Path, *words: str) -> list[subprocess.Popen[str]]:
+    """The commands of both nodes, by rank; the second one begins first."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
+    command = [sys.executable, "-m", "embedtrain", "run", str(write_run(folder)), *words]
+    command += ["--machine", str(folder / "machine.yaml")]
+    followed, first = (
+        subprocess.Popen(
+            command,
+            env=os.environ | shared | {"NODE_RANK": rank, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in ("1", "0")
+    )
+    return [first, followed]
+
+
+def ended(nodes: Sequence[subprocess.Popen[str]]) -> tuple[list[int], list[str]]:
+    """Exit codes and what was said, of all nodes."""
+    told = [node.communicate(timeout=1200)[0] for node in nodes]
+    return [node.returncode for node in nodes], told
+
+
 @pytest.mark.slow
 def test_two_nodes_walk_one_run(tmp_path: Path) -> None:
     """The second one begins first, waits for the first, works with it and ends when all is done."""
-    run = write_run(tmp_path)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    words = [sys.executable, "-m", "embedtrain", "run", str(run), "--machine", str(tmp_path / "machine.yaml")]
-    nodes = []
-    for rank in ("1", "0"):
-        own = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "NODE_RANK": rank, "OMP_NUM_THREADS": "1"}
-        nodes.append(
-            subprocess.Popen(
-                words, env=os.environ | own, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-            )
-        )
-    told = [node.communicate(timeout=1200)[0] for node in nodes]
-    assert [node.returncode for node in nodes] == [0, 0], "\n".join(told)
-    assert re.findall(r"▶ .*", told[0]) == ["▶ first (train), node 1", "▶ second (train), node 1"]
-    assert re.findall(r"▶ .*", told[1]) == ["▶ first (train)", "▶ model (export)", "▶ second (train)"]
+    codes, told = ended(start_nodes(tmp_path))
+    assert codes == [0, 0], "\n".join(told)
+    assert re.findall(r"▶ [^,]*", told[0]) == ["▶ first (train)", "▶ model (export)", "▶ second (train)"]
+    assert re.findall(r"▶ .*", told[1]) == ["▶ first (train), node 1", "▶ second (train), node 1"]
     for name in ("first", "second"):
         [folder] = (tmp_path / "r").glob(f"{name}-*")
         assert is_done(folder)
         assert len(read_curve(folder / "curve.jsonl")) == 2
         assert read_json(folder / "stage.json")["machine"]["num_nodes"] == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("asked", [0, 1])
+def test_a_node_that_is_asked_to_stop_stops_both(tmp_path: Path, asked: int) -> None:
+    """A signal to one of them: both end with a checkpoint and the code that says resume."""
+    nodes = start_nodes(tmp_path, "--set", "stages.first.steps=100000")
+    curves = until(lambda: list((tmp_path / "r").glob("first-*.partial/curve.jsonl")), nodes)
+    until(lambda: len(curves[0].read_text().splitlines()) > 2, nodes)
+    nodes[asked].send_signal(signal.SIGTERM)
+    codes, told = ended(nodes)
+    assert codes == [RESUME_CODE, RESUME_CODE], "\n".join(told)
+    for said in told:
+        assert said.splitlines()[-1].endswith("stopped; the same command goes on from where it was"), said
+        assert "Traceback" not in said
+    assert list(curves[0].parent.glob("checkpoints/step-*/done.json"))
+
+
+def until(found: Callable[[], T], nodes: Sequence[subprocess.Popen[str]]) -> T:
+    """What is true at last, while both nodes are at work."""
+    while not (value := found()):
+        assert [node.poll() for node in nodes] == [None, None], ended(nodes)
+        time.sleep(0.05)
+    return value

@@ -34,8 +34,8 @@ from embedtrain.loss.learned import initial_parameters
 from embedtrain.model.checkpoint import all_tensors, save_encoder
 from embedtrain.model.encoder import Encoder, weights_hash
 from embedtrain.model.load import open_encoder
+from embedtrain.stops import Stopped
 from embedtrain.train.checkpoint import load_checkpoint
-from embedtrain.train.interrupt import Stopped
 from embedtrain.train.validation import Validate
 
 Finished = tuple[Path, Encoder, dict[str, object]]

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from embedtrain.artifacts import STOP, STOPPABLE
-from embedtrain.pipeline.stopping import RESUME_CODE, RunStopped, Work, at_work, hearing, stop_between
+from embedtrain.pipeline.stopping import Work, at_work, stop_between
+from embedtrain.stops import RESUME_CODE, STOP, STOPPABLE, Stopped, hearing
 from tools.killed import Attempt, How, write_inputs
 
 SECONDS = 60
@@ -72,7 +72,7 @@ def test_a_training_is_asked(tmp_path: Path, number: signal.Signals) -> None:
     code, work = work_in(tmp_path, "trains", signals=(number,))
     assert (code, work.asked) == (0, True)
     assert (tmp_path / "blocked").read_text() == "SIGINT SIGTERM SIGUSR1"
-    assert not (tmp_path / STOP).exists()
+    assert (tmp_path / STOP).exists()  # other nodes look for it
     assert signal.getsignal(number) == before
 
 
@@ -95,7 +95,7 @@ def test_it_is_killed_with_all_below(
 
 
 def test_between_stages_it_stops_at_once() -> None:
-    with pytest.raises(RunStopped) as error, hearing(stop_between):
+    with pytest.raises(Stopped) as error, hearing(stop_between):
         signal.raise_signal(signal.SIGUSR1)
     assert str(error.value) == "stopped; the same command goes on from where it was"
     assert error.value.code == RESUME_CODE == 75

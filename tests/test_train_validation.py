@@ -16,11 +16,14 @@ from training import STEPS, curve_of, full_stage, parameters, same, tiny_stage, 
 from validated import measured, validated_context
 
 from embedtrain.artifacts import read_json
+from embedtrain.config.schema import Machine
 from embedtrain.config.stages import Train
 from embedtrain.config.validating import Validating
+from embedtrain.dist import current
 from embedtrain.model.encoder import Encoder
 from embedtrain.pipeline import outside_paths
 from embedtrain.train.best import best_file
+from embedtrain.train.place import whole_weights
 from embedtrain.train.snapshots import snapshot_folder
 from embedtrain.train.validation import Validate
 
@@ -125,6 +128,39 @@ def test_all_processes_measure_the_same(tmp_path: Path) -> None:
     assert alone.keys() == {"held", "mean"}
     assert 0 < alone["mean"] < 100
     assert run_on(2, measured, tmp_path) == [alone, alone]
+
+
+def test_sharded_processes_measure_the_same(tmp_path: Path) -> None:
+    """They run the layers together, so all encode every text."""
+    save_tiny("llama", tmp_path / "base")
+    write_sources(tmp_path)
+    write_held_out(tmp_path / "held.jsonl")
+    alone = measured(tmp_path)
+    for found in run_on(2, measured, tmp_path, "full"):
+        assert found == pytest.approx(alone, abs=1e-3)
+
+
+def best_here(model: str, target: str) -> dict[str, np.ndarray] | None:
+    """On the first process, the parameters that are left; several processes share the weights out."""
+    machine = Machine(num_processes=2, sharding="full", keep_tokens=0) if current().world > 1 else Machine()
+    changes = {"steps": 12, "save_every_steps": 3, "validation": STAGE.validation}
+    stage = full_stage().model_copy(update=changes)
+    _, encoder = train_tiny(model, Path(target), stage, machine=machine, validate=peaks(Path(target)))
+    with whole_weights(encoder):
+        return None if current().rank else parameters(encoder)
+
+
+def test_sharded_processes_keep_the_same_best(tmp_path: Path) -> None:
+    """Best after step 8 of 12, not the last one."""
+    expected = best_here(tiny_folder(), str(tmp_path / "whole"))
+    found, nothing = run_on(2, best_here, tiny_folder(), str(tmp_path / "sharded"))
+    assert expected is not None
+    assert nothing is None
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, atol=2e-4, err_msg=name)
+    last = load_file(tmp_path / "whole/checkpoints" / "step-000012" / "parameters.safetensors")
+    assert any(not np.allclose(last[name].numpy(), expected[name], atol=2e-4) for name in expected)
 
 
 def test_the_data_is_a_part_of_what_the_stage_is(tmp_path: Path) -> None:

@@ -2,20 +2,25 @@
 
 from pathlib import Path
 
+import torch
 from taught_sources import context_of, make_run, stage_of
 
 from embedtrain.model.load import load_encoder
 from embedtrain.stages.context import StageContext
 from embedtrain.stages.train import validation_of
+from embedtrain.train.place import share_out
 
 
-def measured(folder: Path) -> dict[str, float]:
+def measured(folder: Path, sharding: str = "none") -> dict[str, float]:
     """What a stage measures of its untrained encoder, on any number of processes."""
     context = validated_context(folder)
     validate = validation_of(context, stage_of(context.run))
     assert validate is not None
     run = context.run
-    return validate(load_encoder(run.base, run.encoder, run.text).eval())
+    encoder = load_encoder(run.base, run.encoder, run.text)
+    if sharding == "full":
+        share_out(encoder, torch.device("cpu"))
+    return validate(encoder.eval())
 
 
 def validated_context(folder: Path) -> StageContext:

@@ -17,9 +17,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from tiny_models import TEXTS, save_tiny  # noqa: E402
 
-from embedtrain.artifacts import CHECKPOINTS, STOPPABLE, hash_file  # noqa: E402
+from embedtrain.artifacts import CHECKPOINTS, hash_file  # noqa: E402
 from embedtrain.data.rows import Row, write_rows  # noqa: E402
 from embedtrain.pipeline.stopping import freeze  # noqa: E402
+from embedtrain.stops import STOPPABLE  # noqa: E402
 from embedtrain.train.log import CURVE, OF_MACHINE, Figures, read_curve  # noqa: E402
 
 POLL_SECONDS = 0.001
@@ -33,7 +34,7 @@ class How:
 
     processes: int = 2
     steps: int = 20
-    stages: int = 3
+    stages: int = 4
 
 
 def write_inputs(place: Path) -> None:
@@ -71,6 +72,18 @@ def run_of(place: Path, name: str, how: How) -> dict[str, Any]:
         {"name": "adapted", **train, **adapters},
         {"name": "tuned", **train, "from": "adapted", "tuning": "full", "lr": 1e-3},
         {"name": "out", "kind": "export", "from": "tuned", "num_parity_texts": 8},
+        {
+            "name": "taught",
+            "kind": "distil",
+            "teacher": {"kind": "model", "model": "out"},
+            "held_out_texts": 12,
+            "batch_size": 8,
+            "cycles": 2,
+            "epochs_per_cycle": 1.0,
+            "lr": 3e-3,
+            "patience": 50,
+            "save_every_steps": 3,
+        },
     ]
     return {
         "name": "r",

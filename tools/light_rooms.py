@@ -15,7 +15,10 @@ from embedtrain.config.errors import UserError
 from embedtrain.config.load import load_machine
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOMS = ("cli", "pipeline", "standalone", "config", "data", "text", "mixture", "serving", "artifacts", "show")
+ROOMS = (
+    *("cli", "pipeline", "standalone", "config", "data", "text", "mixture", "serving"),
+    *("artifacts", "places", "show", "stops"),
+)
 ABSENT = ("torch", "transformers", "peft", "accelerate", "sentence_transformers")
 
 

@@ -1,10 +1,11 @@
 """Kills a run again and again and compares what it ends in: `python tools/torture.py --kills 50`.
 
-A tiny run of two train stages (LoRA, then all weights; dropout, mixing, validation with the best kept) and an
-export, on gloo processes, is done once undisturbed. Then it is started, killed with SIGKILL with all its
-processes, and started again until it is done; where it is done before it was killed often enough, it begins
-anew. The moments are drawn with `--seed`: after some steps, while a checkpoint is written, when a stage has
-just ended, or at any time. Every launch but the latter gets somewhere first, so that the run ends.
+A tiny run of two train stages (LoRA, then all weights; dropout, mixing, validation with the best kept), an
+export, and a distillation from it into the base, on gloo processes, is done once undisturbed. Then it is
+started, killed with SIGKILL with all its processes, and started again until it is done; where it is done
+before it was killed often enough, it begins anew. The moments are drawn with `--seed`: after some steps,
+while a checkpoint is written, when a stage has just ended, or at any time. Every launch but the latter gets
+somewhere first, so that the run ends.
 
 Losses and all other figures of the curves, but for those that only tell of the machine, and all weights must
 be the undisturbed run's bit for bit. Prints kills by place, launches and losses, the verdict last; exits 1
@@ -51,7 +52,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--steps", type=int, default=20, help="of each train stage")
-    parser.add_argument("--stages", type=int, default=3, help="the first so many")
+    parser.add_argument("--stages", type=int, default=4, help="the first so many")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     return parser.parse_args()

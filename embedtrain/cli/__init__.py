@@ -6,9 +6,10 @@ from embedtrain.cli import runs  # the commands in the order of --help
 
 # isort: split
 from embedtrain.cli import ablations, data, mining, models, reporting, serving, soups
-from embedtrain.cli.app import INTERRUPTED, app
+from embedtrain.cli.app import app
 from embedtrain.config.errors import UserError, disk_full_is_an_error, hide_passwords
 from embedtrain.show.quiet import is_quiet, silence
+from embedtrain.stops import INTERRUPTED
 
 __all__ = ["ablations", "app", "data", "main", "mining", "models", "reporting", "runs", "serving", "soups"]
 

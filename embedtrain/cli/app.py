@@ -11,8 +11,6 @@ from embedtrain.config.errors import UserError
 if TYPE_CHECKING:
     from embedtrain.config.schema import Machine, Run
 
-INTERRUPTED = 130
-
 app = typer.Typer(
     help="Turn a decoder LLM into a text-embedding model: one config, many stages, one folder at the end.",
     no_args_is_help=True,

@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from embedtrain.cli.app import INTERRUPTED, Config, MachineFile, Override, app, read
+from embedtrain.cli.app import Config, MachineFile, Override, app, read
 from embedtrain.config.errors import UserError
+from embedtrain.stops import INTERRUPTED
 
 
 @app.command(epilog="Example: `embedtrain check configs/quickstart.yaml --set stages.pretrain.steps=200`")

@@ -29,12 +29,12 @@ from embedtrain.config.stages import Evaluate, Export
 from embedtrain.pipeline.identity import SECTIONS
 from embedtrain.pipeline.launching import PARALLEL, Node, launch_command, this_node
 from embedtrain.pipeline.plan import StagePlan, plan_run, print_plan
-from embedtrain.pipeline.stopping import RESUME_CODE, SIGNALS, at_work, hearing, stop_between
+from embedtrain.pipeline.stopping import at_work, stop_between
 from embedtrain.places import FOLDER, first_failure, has_told, read_places
 from embedtrain.show.stage_lines import finished, started
 from embedtrain.stages.context import STAGE_FILE
+from embedtrain.stops import INTERRUPTED, RESUME_CODE, SIGNALS, STOP, hearing
 
-INTERRUPTED = 130
 FOLLOW_SECONDS = 1.0
 """Between two looks of a node at what the first one has done."""
 
@@ -57,6 +57,7 @@ def work(plan: StagePlan, run: Run, machine: Machine, node: Node | None = None) 
     mark_done(plan.partial, record)
     for name in (CHECKPOINTS, BEST, FOLDER):  # of use only to an unfinished stage
         shutil.rmtree(plan.partial / name, ignore_errors=True)
+    (plan.partial / STOP).unlink(missing_ok=True)
     plan.partial.rename(plan.folder)
     flush(plan.folder.parent)
 
@@ -76,8 +77,9 @@ def launch(plan: StagePlan, machine: Machine, node: Node | None) -> None:
     command = quiet(launch_command(plan, machine, node), plan.partial)
     with at_work(command, plan.partial, follows=node is not None and node.rank > 0) as launched:
         code = launched.wait()
-    if launched.asked or code != 0:
-        raise StageFailed(plan, RESUME_CODE if launched.asked else code)
+    was_asked = (plan.partial / STOP).exists()  # by this node or another one
+    if was_asked or code != 0:
+        raise StageFailed(plan, RESUME_CODE if was_asked else code)
 
 
 def follow(plan: StagePlan, machine: Machine, node: Node) -> None:

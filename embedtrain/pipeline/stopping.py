@@ -1,15 +1,14 @@
-"""How a run is stopped: by Ctrl-C, SIGTERM or SIGUSR1 (what SLURM sends before it takes a machine away).
+"""How a run is stopped by a signal.
 
-`embedtrain run` alone hears the signal. A training, of however many processes, is asked by a file in its
-folder to save and end; any other work is killed, for each stage goes on from what it has written. Launchers
-of several processes hear nothing: they would end their processes after half a minute, with a traceback.
+`embedtrain run` alone hears it. A training, of however many processes, is asked to save and end; any other
+work is killed, for each stage goes on from what it has written. Launchers of several processes hear nothing:
+they would end their processes after half a minute, with a traceback.
 """
 
 import signal
 import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,41 +16,17 @@ from types import FrameType
 
 import psutil
 
-from embedtrain.artifacts import STOP, STOPPABLE
-from embedtrain.config.errors import UserError
 from embedtrain.places import first_failure
+from embedtrain.stops import RESUME_CODE, SIGNALS, STOP, STOPPABLE, Stopped, hearing
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-RESUME_CODE = 75
-"""EX_TEMPFAIL: nothing is lost, and the same command goes on."""
 POLL_SECONDS = 0.25
 GRACE_SECONDS = 10.0
 """What processes may take to end: by themselves where one of the stage has failed, and once killed."""
 
-Handler = Callable[[int, FrameType | None], None]
-
-
-class RunStopped(UserError):
-    """Asked to stop, and stopped where the same command goes on."""
-
-    code = RESUME_CODE
-
-
-@contextmanager
-def hearing(handler: Handler) -> Iterator[None]:
-    """Signals go to the handler; in a thread they stay as they are."""
-    here = threading.current_thread() is threading.main_thread()
-    before = {number: signal.signal(number, handler) for number in SIGNALS} if here else {}
-    try:
-        yield
-    finally:
-        for number, earlier in before.items():
-            signal.signal(number, earlier)
-
 
 def stop_between(number: int, frame: FrameType | None) -> None:
     """What a signal does while no stage is at work."""
-    raise RunStopped("stopped; the same command goes on from where it was")
+    raise Stopped("stopped; the same command goes on from where it was")
 
 
 @dataclass
@@ -79,16 +54,16 @@ class Work:
         """A signal: the first one asks a training to save and end, all others kill."""
         if self.asked or not (self.folder / STOPPABLE).exists():
             kill_tree(self.child)
-        else:
-            (self.folder / STOP).touch()
         self.asked = True
+        (self.folder / STOP).touch()
 
 
 @contextmanager
 def at_work(command: Sequence[str], folder: Path, *, follows: bool = False) -> Iterator[Work]:
     """Start the command that works on a stage's folder; it is to be waited for in the block.
 
-    One that `follows` another node leaves that one's marks in the folder as they are.
+    Where it was asked to stop, by whichever node, the folder says so until the next start. One that `follows`
+    another node leaves that one's marks in the folder as they are.
     """
     for name in () if follows else (STOP, STOPPABLE):
         (folder / name).unlink(missing_ok=True)
@@ -100,7 +75,6 @@ def at_work(command: Sequence[str], folder: Path, *, follows: bool = False) -> I
             yield work
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-        (folder / STOP).unlink(missing_ok=True)
 
 
 def kill_tree(child: subprocess.Popen[bytes]) -> None:

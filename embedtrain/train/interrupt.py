@@ -3,7 +3,6 @@
 Either way it stops after its current step, with a checkpoint. A second signal ends the process at once.
 """
 
-import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,17 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from embedtrain.artifacts import STOP, STOPPABLE
-from embedtrain.config.errors import UserError
 from embedtrain.dist import current
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-
-
-class Stopped(UserError):
-    """Asked to stop, and stopped where it can go on; the pipeline tells it from a failure by its code."""
-
-    code = 75
+from embedtrain.stops import STOP, STOPPABLE, Stopped, hearing
 
 
 @dataclass(frozen=True)
@@ -54,20 +44,14 @@ class Asked:
 
 @contextmanager
 def interruptible(folder: Path) -> Iterator[Asked]:
-    """From here on the work on the folder stops where it is asked to, and says so by a file in there.
-
-    Outside the main thread signals stay as they are.
-    """
-    asked = Asked(folder)
-    here = threading.current_thread() is threading.main_thread()
-    before = {number: signal.signal(number, asked.hear) for number in SIGNALS} if here else {}
-    if current().rank == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / STOPPABLE).touch()
-    try:
-        yield asked
-    finally:
-        if current().rank == 0:
-            (folder / STOPPABLE).unlink(missing_ok=True)
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    """From here on the work on the folder stops where it is asked to, and says so by a file in there."""
+    asked, leads = Asked(folder), current().rank == 0
+    with hearing(asked.hear):
+        if leads:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / STOPPABLE).touch()
+        try:
+            yield asked
+        finally:
+            if leads:
+                (folder / STOPPABLE).unlink(missing_ok=True)

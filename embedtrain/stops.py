@@ -1,0 +1,41 @@
+"""How work is asked to stop, and what it ends with then: for who asks and who is asked. No torch here.
+
+`embedtrain run` hears Ctrl-C, SIGTERM and SIGUSR1 (what SLURM sends before it takes a machine away) and asks
+a training by a file in its folder; a training that was started by itself hears the signals.
+"""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from embedtrain.config.errors import UserError
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+STOPPABLE, STOP = ".stoppable", ".stop"
+"""In the folder of a stage at work: it can stop where it goes on later; it is asked to."""
+RESUME_CODE = 75
+"""EX_TEMPFAIL: nothing is lost, and the same command goes on."""
+INTERRUPTED = 130
+"""What a shell calls a command that Ctrl-C has ended."""
+
+Handler = Callable[[int, FrameType | None], None]
+
+
+class Stopped(UserError):
+    """Asked to stop, and stopped where the same command goes on."""
+
+    code = RESUME_CODE
+
+
+@contextmanager
+def hearing(handler: Handler) -> Iterator[None]:
+    """Signals go to the handler; outside the main thread they stay as they are."""
+    here = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, handler) for number in SIGNALS} if here else {}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
