@@ -100,6 +100,7 @@ def test_a_variant_that_comes_later_adds_its_own_cells_alone(place: Path) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_killed_at_any_moment_the_command_goes_on_to_the_same_bytes(place: Path) -> None:
     def command(runs: str) -> list[str]:
         words = ["ablate", str(place / "run.yaml"), "--vary", "focal=off", "--seeds", "1", "2"]

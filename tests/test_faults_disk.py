@@ -84,7 +84,7 @@ def test_encode_on_a_full_disk(tmp_path: Path) -> None:
     (tmp_path / "texts.txt").write_text("a line\n" * 20_000)
     with growing_disk(tmp_path / "disk", MIB) as disk:
         out = disk / "vectors.npy"
-        done = embedtrain("encode", str(model), str(tmp_path / "texts.txt"), "--out", str(out))
+        done = embedtrain("encode", str(model), "--texts", str(tmp_path / "texts.txt"), "--out", str(out))
         assert list(disk.iterdir()) == []
     assert done.returncode == 2, done.stderr
     assert re.search(

@@ -6,6 +6,8 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from faulted_runs import (
     PATIENCE_SECONDS,
@@ -19,9 +21,7 @@ from faulted_runs import (
     wait_until,
     write_run,
 )
-from training import sources
 
-from embedtrain.data.rows import Row
 from embedtrain.places import read_places
 
 NOISE = ("Traceback", "elastic", "ChildFailedError", "closing signal")
@@ -74,13 +74,17 @@ def test_a_stopped_process_is_named_and_killed(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_row_on_one_process_ends_both(tmp_path: Path) -> None:
-    """Its own process cannot make the batch; the other one waits for it no longer than it takes to say so."""
-    rows = sources()["faq"]
-    config = write_run(tmp_path, {"steps": 40}, rows=[*rows[:7], Row("", ("a text",)), *rows[8:]])
+def test_a_bad_row_is_told_once(tmp_path: Path) -> None:
+    """Both processes read it; one of them tells."""
+    config = write_run(tmp_path, {"steps": 40})
+    rows = pq.read_table(tmp_path / "faq.parquet")
+    queries = rows["query"].to_pylist()
+    queries[7] = ""  # no command of ours writes such a row
+    pq.write_table(rows.set_column(0, "query", pa.array(queries)), tmp_path / "faq.parquet")
     assert run(config) == 2
     first, second = messages(config)
-    assert re.match(r"embedtrain: stage 'tune', step \d+, source 'faq', row 7: ", first), first
+    fault = "row 8: 'query': found blank text, expected a query"
+    assert first == f"embedtrain: {tmp_path / 'faq.parquet'}: {fault}"
     assert second == f"embedtrain: stage 'tune' (train) failed, see above; its folder is {partial_of(config)}"
     assert not [word for word in NOISE if word in told(config)]
 

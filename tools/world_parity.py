@@ -159,6 +159,7 @@ def measure(model: Path, cell: Cell, folder: Path, forget_average: bool) -> Meas
     by_source = {"faq": rows[:30], "manual": rows[30:]}
     dtype = getattr(torch, cell.dtype)
     job = prepare(tiny_encoder(str(model), cell.tuning, dtype=dtype), by_source, stage, run, MACHINE, {})
+    job.encoder.learned.to(dtype)  # a learned number is kept as float32
     first = int(resume(job, run, folder)["step"])
     gradient = next_gradient(job, first, forget_average)
     encoder = tiny_encoder(str(model), cell.tuning, dtype=dtype)
