@@ -3,8 +3,7 @@
 import hashlib
 import json
 import os
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -146,26 +145,6 @@ def mark_done(folder: Path | str, facts: Mapping[str, object]) -> None:
 def is_done(folder: Path | str) -> bool:
     """Whether a folder says that it is complete."""
     return (Path(folder) / DONE).is_file()
-
-
-def wait_for(
-    paths: Iterable[Path],
-    *,
-    arrived: Callable[[Path], object] = lambda path: None,
-    poll_seconds: float = 0.05,
-) -> None:
-    """Return once every file is there, however long another process takes; `arrived` is called with each.
-
-    The launcher ends all processes when one fails. Raises RuntimeError where the launcher itself was killed,
-    so that no process waits for ever.
-    """
-    parent = os.getppid()
-    for path in paths:
-        while not path.exists():
-            if os.getppid() != parent:
-                raise RuntimeError(f"what started this process has ended; {path} will never come")
-            time.sleep(poll_seconds)
-        arrived(path)
 
 
 def replace_link(link: Path, target: Path) -> None:

@@ -9,7 +9,6 @@ Everything here works in one process without starting anything.
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -22,13 +21,12 @@ from torch.distributed.tensor import DTensor
 from torch.nn import Parameter
 
 from embedtrain.config.errors import UserError
-from embedtrain.places import Places
+from embedtrain.places import begin, end, meeting
 
 Item = TypeVar("Item")
 BUCKET_NUMEL = 2**26
 TIMEOUT_SECONDS, JOIN_SECONDS = 1800.0, 600.0
 """What a process lets the others wait for, and at least what it may take to start."""
-_places: Places | None = None
 # torch 2.13 renamed both; the old names warn there and are the only ones before.
 _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 _reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
@@ -49,9 +47,16 @@ def current() -> Processes:
     return Processes(0, 1)
 
 
-def launched(expected: int, device: str = "cpu") -> Processes:
+def launched(
+    expected: int,
+    device: str = "cpu",
+    *,
+    timeout_seconds: float = TIMEOUT_SECONDS,
+    folder: Path | None = None,
+) -> Processes:
     """This process, by the launcher's environment: of many that share files and never talk to each other.
 
+    In `folder` each says where it is; where none gets on for the timeout, those that wait for files fail.
     Raises UserError unless the launcher started the machine file's number of processes.
     """
     found = Processes(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
@@ -62,6 +67,8 @@ def launched(expected: int, device: str = "cpu") -> Processes:
         )
     if device == "cuda" and found.world > 1:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    if folder is not None and found.world > 1:
+        begin(folder, found.rank, timeout_seconds)
     return found
 
 
@@ -73,36 +80,21 @@ def start_processes(
     What lies on a GPU travels by nccl, what lies on the host by gloo: no GPU waits for the latter. Where one
     process lets the others wait longer than the timeout, they fail; in `folder` each says where it is.
     """
-    global _places
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
         if folder is not None:
-            _places = Places(folder, int(os.environ["RANK"]))
+            begin(folder, int(os.environ["RANK"]), timeout_seconds)
         if device == "cuda":
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
-        with _meeting("join"):
+        with meeting("join"):
             dist.init_process_group(backend, timeout=timedelta(seconds=max(JOIN_SECONDS, timeout_seconds)))
         dist.distributed_c10d._set_pg_timeout(timedelta(seconds=timeout_seconds))
     return current()
 
 
-def at(what: str, step: int | None = None) -> None:
-    """Say what this process does now, for those that will wait for it."""
-    if _places is not None:
-        _places.at(what, step)
-
-
-def _meeting(what: str) -> AbstractContextManager[None]:
-    """Say that this process is where all come."""
-    return nullcontext() if _places is None else _places.meeting(what)
-
-
 def stop_processes() -> None:
     """Leave the group, if there is one."""
-    global _places
-    if _places is not None:
-        _places.close()
-        _places = None
+    end()
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
 
@@ -120,7 +112,7 @@ def require_processes(expected: int) -> None:
 def barrier() -> None:
     """Wait until every process is here; their GPUs may still be at work."""
     if current().world > 1:
-        with _meeting("barrier"):
+        with meeting("barrier"):
             dist.barrier()  # by gloo, which every group has
 
 
@@ -169,7 +161,7 @@ def mean_over_processes(value: Tensor) -> Tensor:
     """The mean of each element over processes, without gradient."""
     total = value.detach().clone()
     if current().world > 1:
-        with _meeting("mean"):
+        with meeting("mean"):
             dist.all_reduce(total)
     return total / current().world
 
@@ -216,7 +208,7 @@ def average_gradients(parameters: Iterable[Parameter]) -> None:
 def broadcast_parameters(parameters: Iterable[Parameter]) -> None:
     """Overwrite each parameter by the first process's, but for sharded ones."""
     if current().world > 1:
-        with _meeting("broadcast"):
+        with meeting("broadcast"):
             for parameter in parameters:
                 if not isinstance(parameter, DTensor):
                     dist.broadcast(parameter.data, src=0)
@@ -246,7 +238,7 @@ def _sizes(tensors: Sequence[Tensor]) -> list[list[int]]:
     """How many rows of each tensor each process holds; told from host to host."""
     local = torch.tensor([len(t) for t in tensors])
     sizes = local.new_empty(current().world * len(tensors))
-    with _meeting("sizes"):
+    with meeting("sizes"):
         _all_gather(sizes, local)
     return sizes.view(-1, len(tensors)).tolist()
 
@@ -265,7 +257,7 @@ def _gather_padded(tensors: Sequence[Tensor], longest: int) -> Tensor:
     padded = tensors[0].new_zeros(longest, *tensors[0].shape[1:])
     torch.cat(list(tensors), out=padded[: sum(map(len, tensors))])
     gathered = padded.new_empty(current().world * longest, *padded.shape[1:])
-    with _meeting("gather"):
+    with meeting("gather"):
         _all_gather(gathered, padded)
     return gathered
 
@@ -286,6 +278,6 @@ class _Gather(torch.autograd.Function):
         for place, gradient in zip(ctx.saved_tensors, gradients, strict=True):
             padded.index_copy_(0, place, gradient)
         own = padded.new_empty(ctx.longest, *padded.shape[1:])
-        with _meeting("gradient of gather"):
+        with meeting("gradient of gather"):
             _reduce_scatter(own, padded)
         return None, own[: ctx.size], *(None for _ in gradients)

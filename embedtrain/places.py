@@ -2,6 +2,9 @@
 
 A process that waits for another cannot ask it; it reads its file. A file is overwritten in place, so what a
 stopped or killed process wrote last is there. The folder goes when the stage is done.
+
+Some stages make files together and send no messages. There a process waits for the files of others for as
+long as one of these gets on with its work, which `at` tells.
 """
 
 import json
@@ -10,8 +13,8 @@ import re
 import socket
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,6 +23,9 @@ from embedtrain.config.errors import UserError
 
 FOLDER = "processes"
 PLACE_BYTES = 512
+WAITING = "wait for files"
+LOOK_SECONDS = 1.0
+"""Between two looks at where the others are."""
 TIMED_OUT = re.compile(r"timed out|timeout", re.IGNORECASE)
 LOST = re.compile(r"timed out|timeout|connection (closed|reset|refused)|broken pipe", re.IGNORECASE)
 """What gloo and nccl say of a process that does not answer."""
@@ -54,11 +60,15 @@ class Failure:
 class Places:
     """This process's place, kept up to date in its file."""
 
-    def __init__(self, folder: Path, rank: int) -> None:
-        """Write the first; the file has its whole size from then on, whatever becomes of the disk."""
-        self.folder = folder / FOLDER
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.file = os.open(self.folder / f"place-{rank}.json", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    def __init__(self, folder: Path, rank: int, seconds: float) -> None:
+        """Write the first; the file has its whole size from then on, whatever becomes of the disk.
+
+        `seconds` is how long others may let this process wait.
+        """
+        self.stage, self.seconds = folder, seconds
+        (folder / FOLDER).mkdir(parents=True, exist_ok=True)
+        path = folder / FOLDER / f"place-{rank}.json"
+        self.file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         self.now = Place(rank, os.getpid(), socket.gethostname())
         self._write()
 
@@ -85,6 +95,91 @@ class Places:
         now = {name: getattr(self.now, name) for name in Place.__slots__}
         with suppress(OSError):
             os.pwrite(self.file, json.dumps(now).encode().ljust(PLACE_BYTES), 0)
+
+
+_here: Places | None = None
+
+
+def begin(folder: Path, rank: int, seconds: float) -> None:
+    """From now on this process, one of several, says in the stage's folder where it is."""
+    global _here
+    _here = Places(folder, rank, seconds)
+
+
+def end() -> None:
+    """Say no more."""
+    global _here
+    if _here is not None:
+        _here.close()
+        _here = None
+
+
+def at(what: str, step: int | None = None) -> None:
+    """Say what this process does now, for those that will wait for it."""
+    if _here is not None:
+        _here.at(what, step)
+
+
+def meeting(what: str) -> AbstractContextManager[None]:
+    """Say that this process is where all come."""
+    return nullcontext() if _here is None else _here.meeting(what)
+
+
+def wait_for(
+    paths: Iterable[Path],
+    *,
+    arrived: Callable[[Path], object] = lambda path: None,
+    poll_seconds: float = 0.05,
+) -> None:
+    """Return once every file is there, which other processes make; `arrived` is called with each.
+
+    The launcher ends all processes when one fails. Raises RuntimeError where the launcher itself was killed,
+    so that no process waits for ever, and Stalled where no other process gets on for the machine's timeout.
+    """
+    parent, before, patience = os.getppid(), None, None
+    for path in paths:
+        while not path.exists():
+            if os.getppid() != parent:
+                raise RuntimeError(f"what started this process has ended; {path} will never come")
+            if _here is not None and patience is None:
+                before, patience = _here.now.what, Patience(_here)
+                at(WAITING)
+            if patience is not None:
+                patience.check(path)
+            time.sleep(poll_seconds)
+        arrived(path)
+    if before is not None:
+        at(before)
+
+
+class Stalled(RuntimeError):
+    """The processes that make what this one waits for stand still."""
+
+
+class Patience:
+    """With the other processes of a stage: it ends where none of them gets any further."""
+
+    def __init__(self, here: Places) -> None:
+        """Begin to look."""
+        self.here, self.others = here, list[Place]()
+        self.looked = self.moved = time.monotonic()
+
+    def check(self, wanted: Path) -> None:
+        """Raises Stalled, which names who is at work and where, where all have stood still for too long."""
+        now, seconds = time.monotonic(), self.here.seconds
+        if now - self.looked < min(LOOK_SECONDS, seconds / 4):
+            return
+        self.looked = now
+        others = [p for p in read_places(self.here.stage) if p.rank != self.here.now.rank]
+        if others != self.others:
+            self.others, self.moved = others, now
+        elif now - self.moved > seconds:
+            at_work = [p for p in others if p.what != WAITING] or others
+            told = [
+                f"process {p.rank} has got no further for {seconds:g} s; it was last at {p.describe()}"
+                for p in at_work
+            ]
+            raise Stalled(f"{'; '.join(told)}; process {self.here.now.rank} waits for {wanted}")
 
 
 def read_places(folder: Path) -> list[Place]:
@@ -163,6 +258,8 @@ def has_told(folder: Path) -> bool:
 def describe_crash(folder: Path, stage: str, error: Exception, rank: int, seconds: float) -> str:
     """What an unforeseen error is told as: one line."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
+    if isinstance(error, Stalled):
+        return f"stage '{stage}': {error}"
     if world > 1 and is_lost(error):
         waited = seconds if TIMED_OUT.search(str(error)) else None
         return f"stage '{stage}': {describe_missing(folder, rank, waited)}"

@@ -33,7 +33,10 @@ def write_run(
     rows: list[Row] | None = None,
     place: Path | None = None,
 ) -> Path:
-    """The run file; the stage trains for as long as nobody stops it, or as `stage` says, below `place`."""
+    """The run file; the stage trains for as long as nobody stops it, or as `stage` says, below `place`.
+
+    A `stage` with a kind is the stage itself.
+    """
     save_tiny("llama", folder / "model")
     write_rows(folder / "faq.parquet", rows or sources()["faq"])
     settings = {
@@ -51,7 +54,7 @@ def write_run(
         "folder": str((place or folder) / "runs"),
         "base": {"model": str(folder / "model")},
         "sources": {"faq": {"rows": str(folder / "faq.parquet")}},
-        "stages": [settings | (stage or {})],
+        "stages": [stage if stage and "kind" in stage else settings | (stage or {})],
     }
     path = folder / "run.yaml"
     path.write_text(yaml.safe_dump(content, sort_keys=False))

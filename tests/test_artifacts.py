@@ -1,12 +1,7 @@
 """Atomic files, hashes and links."""
 
 import json
-import subprocess
-import sys
-import threading
-import time
 from pathlib import Path
-from textwrap import dedent
 
 import pytest
 
@@ -19,7 +14,6 @@ from embedtrain.artifacts import (
     mark_done,
     read_json,
     replace_link,
-    wait_for,
     write_atomic,
     write_json,
 )
@@ -77,36 +71,3 @@ def test_link_moves_to_a_new_target_and_is_relative(tmp_path: Path) -> None:
         replace_link(tmp_path / "model", tmp_path / name)
     assert (tmp_path / "model").resolve() == (tmp_path / "two").resolve()
     assert (tmp_path / "model").readlink() == Path("two")
-
-
-def test_wait_for_files_of_another_process(tmp_path: Path) -> None:
-    paths = [tmp_path / name for name in ("b", "a")]
-    late = threading.Timer(0.2, lambda: [write_atomic(path, "x") for path in reversed(paths)])
-    late.start()
-    seen: list[Path] = []
-    wait_for(paths, arrived=seen.append, poll_seconds=0.01)
-    assert seen == paths
-    late.join()
-
-
-def test_nobody_waits_once_the_launcher_is_dead(tmp_path: Path) -> None:
-    waits = f"""
-        from pathlib import Path
-        from embedtrain.artifacts import wait_for, write_atomic
-        write_atomic(Path({str(tmp_path / "pid")!r}), "waiting")
-        try:
-            wait_for([Path({str(tmp_path / "never")!r})])
-        except RuntimeError as error:
-            write_atomic(Path({str(tmp_path / "error")!r}), str(error))
-    """
-    starts = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {dedent(waits)!r}])"
-    launcher = subprocess.Popen([sys.executable, "-c", starts])
-    wait_for([tmp_path / "pid"])
-    time.sleep(0.3)  # until it waits
-    launcher.kill()
-    launcher.wait()
-    deadline = time.monotonic() + 30
-    while not (tmp_path / "error").exists():
-        assert time.monotonic() < deadline, "it still waits"
-        time.sleep(0.05)
-    assert "never" in (tmp_path / "error").read_text()

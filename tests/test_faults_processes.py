@@ -21,6 +21,7 @@ from faulted_runs import (
     wait_until,
     write_run,
 )
+from killed_runs import rows
 
 from embedtrain.places import read_places
 
@@ -70,6 +71,24 @@ def test_a_stopped_process_is_named_and_killed(tmp_path: Path) -> None:
     assert found[3] == last.describe()
     assert int(found[2]) in (last.step, (last.step or 0) + 1)
     assert second == f"embedtrain: stage 'tune' (train) failed, see above; its folder is {folder}"
+    assert not [word for word in NOISE if word in told(config)]
+
+
+def test_a_process_that_stops_mining_is_named_and_killed(tmp_path: Path) -> None:
+    """Such processes send no messages: the other one waits for a file."""
+    stage = {"name": "tune", "kind": "mine", "from": "base", "top_k": 5}
+    config = write_run(tmp_path, stage, {"timeout_seconds": 6}, rows=rows(1100, 0))
+    child = start(config)
+    folder = wait_until(config, child, lambda folder: len(read_places(folder)) == 2)
+    pids = [place.pid for place in read_places(folder)]
+    os.kill(pids[1], signal.SIGSTOP)
+    last = place_of(folder, 1)
+    assert child.wait(PATIENCE_SECONDS) == 2
+    assert not any(map(is_alive, pids))
+    first, second = messages(config)
+    stalled = f"stage 'tune': process 1 has got no further for 6 s; it was last at {last.describe()}"
+    assert first.startswith(f"embedtrain: {stalled}; process 0 waits for {folder}"), first
+    assert second == f"embedtrain: stage 'tune' (mine) failed, see above; its folder is {folder}"
     assert not [word for word in NOISE if word in told(config)]
 
 

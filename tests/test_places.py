@@ -1,27 +1,38 @@
 """What processes leave for each other: who is missing, who failed first, and that only that one tells."""
 
 import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
+from embedtrain.artifacts import write_atomic
 from embedtrain.config.errors import UserError
 from embedtrain.places import (
     FOLDER,
     Places,
+    Stalled,
+    begin,
     describe_missing,
+    end,
     fail,
     first_failure,
     has_told,
     is_lost,
     read_places,
+    wait_for,
 )
 
 TIMED_OUT = RuntimeError("[/third_party/gloo/tcp/buffer.cc:129] Timed out waiting 3000ms for send operation")
 
 
 def test_who_is_missing_is_named_with_its_last_place(tmp_path: Path) -> None:
-    zero, one, two = (Places(tmp_path, rank) for rank in range(3))
+    zero, one, two = (Places(tmp_path, rank, 60) for rank in range(3))
     for places in (zero, one, two):
         places.at("feed", 11)
     one.at("encode")
@@ -40,7 +51,7 @@ def test_who_is_missing_is_named_with_its_last_place(tmp_path: Path) -> None:
 
 
 def test_one_that_stays_where_all_have_come_is_named(tmp_path: Path) -> None:
-    zero, one = (Places(tmp_path, rank) for rank in range(2))
+    zero, one = (Places(tmp_path, rank, 60) for rank in range(2))
     with zero.meeting("barrier"), one.meeting("barrier"):
         assert describe_missing(tmp_path, 0, 2.5) == (
             "process 1 has not come out of 'barrier' for 2.5 s; it was last at 'barrier'"
@@ -93,3 +104,77 @@ def test_one_process_alone_tells_every_time(tmp_path: Path, monkeypatch: pytest.
 def test_a_full_disk_still_lets_it_tell(tmp_path: Path) -> None:
     error = fail(tmp_path / "absent", "tune", UserError("no space left"), 3)
     assert str(error) == "no space left"
+
+
+# --- waiting for files --------------------------------------------------------------------------------------
+
+
+def test_wait_for_files_of_another_process(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("b", "a")]
+    late = threading.Timer(0.2, lambda: [write_atomic(path, "x") for path in reversed(paths)])
+    late.start()
+    seen: list[Path] = []
+    wait_for(paths, arrived=seen.append, poll_seconds=0.01)
+    assert seen == paths
+    late.join()
+
+
+def test_nobody_waits_once_the_launcher_is_dead(tmp_path: Path) -> None:
+    waits = f"""
+        from pathlib import Path
+        from embedtrain.artifacts import write_atomic
+        from embedtrain.places import wait_for
+        write_atomic(Path({str(tmp_path / "pid")!r}), "waiting")
+        try:
+            wait_for([Path({str(tmp_path / "never")!r})])
+        except RuntimeError as error:
+            write_atomic(Path({str(tmp_path / "error")!r}), str(error))
+    """
+    starts = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {dedent(waits)!r}])"
+    launcher = subprocess.Popen([sys.executable, "-c", starts])
+    wait_for([tmp_path / "pid"])
+    time.sleep(0.3)  # until it waits
+    launcher.kill()
+    launcher.wait()
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "error").exists():
+        assert time.monotonic() < deadline, "it still waits"
+        time.sleep(0.05)
+    assert "never" in (tmp_path / "error").read_text()
+
+
+@pytest.fixture
+def others(tmp_path: Path) -> Iterator[tuple[Places, Places]]:
+    """Two more processes of a stage that this one has begun, with a patience of half a second."""
+    begin(tmp_path, 0, 0.5)
+    places = Places(tmp_path, 1, 0.5), Places(tmp_path, 2, 0.5)
+    yield places
+    end()
+    for one in places:
+        one.close()
+
+
+def test_it_waits_as_long_as_another_gets_on(tmp_path: Path, others: tuple[Places, Places]) -> None:
+    """Three times its patience; then it stands where it stood before."""
+
+    def work() -> None:
+        for unit in range(15):
+            time.sleep(0.1)
+            others[0].at(f"unit {unit}")
+        write_atomic(tmp_path / "made", "x")
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    wait_for([tmp_path / "made"], poll_seconds=0.01)
+    thread.join()
+    assert read_places(tmp_path)[0].what == "start"
+
+
+def test_who_stands_still_at_work_is_named(tmp_path: Path, others: tuple[Places, Places]) -> None:
+    """One that waits as well is not to blame."""
+    others[0].at("wait for files")
+    others[1].at("faq: unit 3")
+    with pytest.raises(Stalled) as error:
+        wait_for([tmp_path / "never"], poll_seconds=0.01)
+    told = "process 2 has got no further for 0.5 s; it was last at 'faq: unit 3'; process 0 waits for "
+    assert str(error.value) == f"{told}{tmp_path / 'never'}"

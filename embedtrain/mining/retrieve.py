@@ -14,11 +14,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from embedtrain.artifacts import wait_for
 from embedtrain.config.retrievers import Fusion
 from embedtrain.mining.fusion import fuse, rank_of_all
 from embedtrain.mining.judges import UNIT_ROWS, Found, Inquiry
 from embedtrain.mining.tables import Column, Mined, candidates_schema, mined_table
+from embedtrain.places import at, wait_for
 from embedtrain.show.progress import progress
 
 FUSED = "fused"
@@ -43,6 +43,7 @@ def make_units(inquiry: Inquiry, query_rows: np.ndarray, found: Mapping[str, Fou
     missing = [unit for unit in own if not files[unit].exists()]
     with progress(f"{inquiry.name}: candidates", total=len(missing), unit="unit") as bar:
         for unit in missing:
+            at(f"{inquiry.name}: unit {unit}")
             write_unit(files[unit], make_unit(inquiry, query_rows, found, fusion, unit))
             bar.advance()
     return Units(files, len(missing), len(own) - len(missing))

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from embedtrain.artifacts import read_json, wait_for, write_json
+from embedtrain.artifacts import read_json, write_json
 from embedtrain.dist import Processes
+from embedtrain.places import wait_for
 
 Facts = dict[str, Any]
 

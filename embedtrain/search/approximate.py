@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from embedtrain.artifacts import read_json, wait_for, write_json
+from embedtrain.artifacts import read_json, write_json
 from embedtrain.config.errors import UserError
 from embedtrain.config.retrievers import Approximate
+from embedtrain.places import at, wait_for
 from embedtrain.search.exact import Ranking, best, check, dot, search
 from embedtrain.search.units import QUERY_BLOCK, Grid, Rankings, make_units, search_units
 from embedtrain.show.progress import progress
@@ -159,6 +160,7 @@ def build_index(documents: np.ndarray, num_lists: int, seed: int, device: str, l
     centres = index.quantizer.reconstruct_n(0, num_lists)
     with progress(f"{label}: index", total=len(documents), unit="document") as bar:
         for start in range(0, len(documents), CHUNK):
+            at(f"{label}: index, from document {start}")
             part = np.ascontiguousarray(documents[start : start + CHUNK], np.float32)
             cells = np.ascontiguousarray(search(part, centres, 1, device=device)[0][:, 0])
             pointers = [faiss.swig_ptr(array) for array in (part, cells)]

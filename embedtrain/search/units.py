@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from embedtrain.artifacts import read_json, wait_for, write_atomic, write_json
+from embedtrain.artifacts import read_json, write_atomic, write_json
+from embedtrain.places import at, wait_for
 from embedtrain.search.bm25 import BM25Index
 from embedtrain.search.exact import Ranking, best, check, device_kind, longest_vector, search_block
 from embedtrain.show.progress import progress
@@ -178,6 +179,7 @@ def make_units(
     missing = [unit for unit in own if not unit_file(folder, *unit).exists()]
     with progress(label, total=sum(len(grid.numbers(block)) for block, _ in missing), unit="row") as bar:
         for part, blocks in _passes(missing, blocks_a_pass):
+            at(f"{label}: from block {blocks[0]}, part {part}")
             numbers = [grid.numbers(block) for block in blocks]
             ids, scores = find(np.concatenate(numbers), part)
             ends = np.cumsum([len(one) for one in numbers])[:-1]

@@ -57,7 +57,12 @@ def run_stage(context: StageContext) -> Facts:
     """Write candidates.parquet and corpus.parquet; the facts are counts, seconds and shares, by source."""
     stage, machine = context.stage, context.machine
     assert isinstance(stage, Mine)
-    processes = launched(machine.num_processes, machine.device)
+    processes = launched(
+        machine.num_processes,
+        machine.device,
+        timeout_seconds=machine.timeout_seconds,
+        folder=context.folder,
+    )
     judges = [open_judge(one, context, stage.vector_precision, stage.approximate) for one in stage.judges]
     facts = mine_sources(context, stage, judges, processes)
     if processes.rank == 0:

@@ -24,6 +24,7 @@ from embedtrain.mining.tables import (
     table_writer,
 )
 from embedtrain.mining.teachers import Answers, open_teacher, unit_pairs
+from embedtrain.places import at
 from embedtrain.show.progress import progress
 from embedtrain.show.tables import print_table
 from embedtrain.stages.context import StageContext
@@ -40,7 +41,12 @@ def run_stage(context: StageContext) -> dict[str, object]:
     """
     stage = context.stage
     assert isinstance(stage, Score)
-    processes = launched(context.machine.num_processes, context.machine.device)
+    processes = launched(
+        context.machine.num_processes,
+        context.machine.device,
+        timeout_seconds=context.machine.timeout_seconds,
+        folder=context.folder,
+    )
     work, teachers = context.folder / WORK, Facts()
     if not (context.folder / SCORES).exists():
         own = {judge.column: score_sources(context, stage, judge, processes) for judge in stage.teachers}
@@ -78,6 +84,7 @@ def score_units(label: str, units: Units, numbers: Sequence[int], answers: Answe
     """Make these units."""
     with progress(label, total=sum(map(units.num_pairs, numbers)), unit="pair") as bar:
         for number in numbers:
+            at(f"{label}: unit {number}")
             units.write(number, answers)
             bar.advance(units.num_pairs(number))
 

@@ -1,6 +1,5 @@
 """A teacher's vectors of the rows' texts: encoded once, by one process, and read by all from memory maps."""
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,11 +17,11 @@ from embedtrain.dist import current
 from embedtrain.model.prompted import OWN_PROMPTS, Prompted
 from embedtrain.model.source import resolve_model
 from embedtrain.model.st import SentenceEmbedder, open_sentence_transformer
+from embedtrain.places import wait_for
 from embedtrain.stages.context import StageContext
 from embedtrain.vectors import Recipe, Side, encode_texts, vector_key
 
 TEACHER = "teacher"  # in the stage's folder, while it trains
-WAIT_SECONDS = 0.2
 
 
 class StoredVectors:
@@ -55,14 +54,13 @@ def teacher_vectors(
 ) -> StoredVectors:
     """The teacher's vectors of all texts that its terms see.
 
-    The first process encodes, into the run's store, and the others wait for its folder, however long it
-    takes. A stage that goes on finds the folder there.
+    The first process encodes, into the run's store, and the others wait for its folder. A stage that goes on
+    finds the folder there.
     """
     folder = context.folder / TEACHER
     if current().rank == 0 and not folder.exists():
         encode_rows(context, teacher, texts_by_side(context, stage, rows), folder)
-    while not folder.exists():
-        time.sleep(WAIT_SECONDS)
+    wait_for([folder])
     return StoredVectors(folder)
 
 

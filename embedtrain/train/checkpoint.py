@@ -19,8 +19,9 @@ from torch.optim import Optimizer
 
 from embedtrain.artifacts import CHECKPOINTS, DONE, flush, hash_file, mark_done, read_json, write_json
 from embedtrain.config.errors import UserError
-from embedtrain.dist import at, barrier, current
+from embedtrain.dist import barrier, current
 from embedtrain.model.encoder import Encoder
+from embedtrain.places import at
 from embedtrain.sharding import part_like, whole_tensors
 from embedtrain.train.log import CURVE, Figures, append_curve, cut_curve
 from embedtrain.train.room import room_for_checkpoint

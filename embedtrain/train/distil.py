@@ -22,11 +22,12 @@ from embedtrain.artifacts import hash_json
 from embedtrain.collate import hash_seed
 from embedtrain.config.distilling import Distil
 from embedtrain.config.schema import Machine
-from embedtrain.dist import at, current, mean_over_processes
+from embedtrain.dist import current, mean_over_processes
 from embedtrain.loss.embed_distill import distances
 from embedtrain.model.compiled import compiled_layers
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.packed import copied
+from embedtrain.places import at
 from embedtrain.show.progress import progress
 from embedtrain.train.best import keep_best, remove_beaten, restore_best
 from embedtrain.train.budget import Budget, memory_faults

@@ -8,10 +8,11 @@ from torch import Tensor
 
 from embedtrain.batch import TokenBatch
 from embedtrain.config.distilling import Distil
-from embedtrain.dist import at, current
+from embedtrain.dist import current
 from embedtrain.loss.embed_distill import distances
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.packed import copied
+from embedtrain.places import at
 from embedtrain.train.budget import Budget
 from embedtrain.train.step import exact_dtype
 

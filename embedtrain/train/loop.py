@@ -19,10 +19,11 @@ from embedtrain.collate import hash_seed
 from embedtrain.config.errors import NotFinite, UserError
 from embedtrain.config.schema import Machine, Run
 from embedtrain.config.stages import Train
-from embedtrain.dist import at, current, mean_over_processes
+from embedtrain.dist import current, mean_over_processes
 from embedtrain.mixture import SEVERAL, PlannedBatch
 from embedtrain.model.compiled import compiled_layers
 from embedtrain.model.encoder import Encoder
+from embedtrain.places import at
 from embedtrain.show.progress import progress
 from embedtrain.train.blame import collate_or_blame
 from embedtrain.train.budget import memory_faults

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from embedtrain.artifacts import wait_for, write_atomic, write_json
+from embedtrain.artifacts import write_atomic, write_json
 from embedtrain.config.errors import UserError
+from embedtrain.places import at, wait_for
 from embedtrain.show.progress import Bar, progress
 from embedtrain.vectors.recipe import Recipe, TextEncoder, vector_key
 from embedtrain.vectors.shards import find_stored, keys_file, read_vectors, write_shard
@@ -135,6 +136,7 @@ def fill_store(
     if pending:
         with progress(label, total=num_texts, unit="text") as bar:
             for shard in own_shards(pending, bar):
+                at(f"{label}: shard {shard.file.stem}")
                 write_shard(folder, shard.keys, encode_shard(encoder, asked, shard, recipe, tokens_per_batch))
     return Filled(keys_N, num_texts, len(keys_U) - num_texts, len(pending), len(shards) - len(pending))
 
