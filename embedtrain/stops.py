@@ -4,10 +4,12 @@
 a training by a file in its folder; a training that was started by itself hears the signals.
 """
 
+import ctypes
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from embedtrain.config.errors import UserError
@@ -20,6 +22,8 @@ RESUME_CODE = 75
 INTERRUPTED = 130
 """What a shell calls a command that Ctrl-C has ended."""
 
+PR_SET_PDEATHSIG = 1
+
 Handler = Callable[[int, FrameType | None], None]
 
 
@@ -27,6 +31,18 @@ class Stopped(UserError):
     """Asked to stop, and stopped where the same command goes on."""
 
     code = RESUME_CODE
+
+
+def die_with_parent() -> None:
+    """Where Linux can: this process is killed when the one that started it is.
+
+    So that nothing of a run goes on in a folder that the same command, given again, works in.
+    """
+    parent = os.getppid()
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it was killed a moment ago
+        signal.raise_signal(signal.SIGKILL)
 
 
 @contextmanager

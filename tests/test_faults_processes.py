@@ -86,7 +86,7 @@ def test_a_process_that_stops_mining_is_named_and_killed(tmp_path: Path) -> None
     assert child.wait(PATIENCE_SECONDS) == 2
     assert not any(map(is_alive, pids))
     first, second = messages(config)
-    stalled = f"stage 'tune': process 1 has got no further for 6 s; it was last at {last.describe()}"
+    stalled = f"stage 'tune': process 1 gives no sign of life for 6 s; it was last at {last.describe()}"
     assert first.startswith(f"embedtrain: {stalled}; process 0 waits for {folder}"), first
     assert second == f"embedtrain: stage 'tune' (mine) failed, see above; its folder is {folder}"
     assert not [word for word in NOISE if word in told(config)]

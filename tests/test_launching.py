@@ -118,7 +118,7 @@ def test_what_was_never_run_says_so(path: Path) -> None:
 
 
 def write_run(folder: Path) -> Path:
-    """Two train stages and an export between them, which the first node does alone."""
+    """Stages that are shared, and an export between them, which the first node does alone."""
     save_tiny("llama", folder / "base", seed=3)
     write_rows(folder / "faq.parquet", ragged_rows(20))
     stage = {
@@ -132,6 +132,8 @@ def write_run(folder: Path) -> Path:
     stages = [
         stage | {"name": "first"},
         {"name": "model", "kind": "export", "from": "first"},
+        {"name": "mined", "kind": "mine", "from": "first", "top_k": 5},
+        {"name": "scored", "kind": "score", "candidates": "mined", "teachers": [{"kind": "bm25"}]},
         stage | {"name": "second", "from": "first"},
     ]
     run = {
@@ -178,8 +180,15 @@ def test_two_nodes_walk_one_run(tmp_path: Path) -> None:
     """The second one begins first, waits for the first, works with it and ends when all is done."""
     codes, told = ended(start_nodes(tmp_path))
     assert codes == [0, 0], "\n".join(told)
-    assert re.findall(r"▶ [^,]*", told[0]) == ["▶ first (train)", "▶ model (export)", "▶ second (train)"]
-    assert re.findall(r"▶ .*", told[1]) == ["▶ first (train), node 1", "▶ second (train), node 1"]
+    assert re.findall(r"▶ [^,]*", told[0]) == [
+        "▶ first (train)",
+        "▶ model (export)",
+        "▶ mined (mine)",
+        "▶ scored (score)",
+        "▶ second (train)",
+    ]
+    shared = ["first (train)", "mined (mine)", "scored (score)", "second (train)"]
+    assert re.findall(r"▶ (.*), node 1", told[1]) == shared
     for name in ("first", "second"):
         [folder] = (tmp_path / "r").glob(f"{name}-*")
         assert is_done(folder)

@@ -10,11 +10,14 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
+from filelock import FileLock
 
 from embedtrain.artifacts import write_atomic
 from embedtrain.config.errors import UserError
 from embedtrain.places import (
+    ENDED,
     FOLDER,
+    Patience,
     Places,
     Stalled,
     begin,
@@ -23,7 +26,9 @@ from embedtrain.places import (
     fail,
     first_failure,
     has_told,
+    here,
     is_lost,
+    locked,
     read_places,
     wait_for,
 )
@@ -144,37 +149,96 @@ def test_nobody_waits_once_the_launcher_is_dead(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def others(tmp_path: Path) -> Iterator[tuple[Places, Places]]:
-    """Two more processes of a stage that this one has begun, with a patience of half a second."""
+def other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Places]:
+    """One more process of a stage that this one has begun, with a patience of half a second."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
     begin(tmp_path, 0, 0.5)
-    places = Places(tmp_path, 1, 0.5), Places(tmp_path, 2, 0.5)
-    yield places
+    place = Places(tmp_path, 1, 0.5)
+    yield place
     end()
-    for one in places:
-        one.close()
+    place.close()
 
 
-def test_it_waits_as_long_as_another_gets_on(tmp_path: Path, others: tuple[Places, Places]) -> None:
-    """Three times its patience; then it stands where it stood before."""
+def wait_in_vain(tmp_path: Path) -> str:
+    """What is told of it."""
+    with pytest.raises(Stalled) as error:
+        wait_for([tmp_path / "never"], poll_seconds=0.01)
+    return str(error.value)
 
-    def work() -> None:
-        for unit in range(15):
-            time.sleep(0.1)
-            others[0].at(f"unit {unit}")
-        write_atomic(tmp_path / "made", "x")
 
-    thread = threading.Thread(target=work)
+def test_it_waits_as_long_as_the_other_lives(tmp_path: Path, other: Places) -> None:
+    """Three times its patience, in which nothing else is heard of the other's work."""
+    other.at("a long work")
+    other.beat()
+    thread = threading.Timer(1.5, lambda: write_atomic(tmp_path / "made", "x"))
     thread.start()
     wait_for([tmp_path / "made"], poll_seconds=0.01)
     thread.join()
-    assert read_places(tmp_path)[0].what == "start"
 
 
-def test_who_stands_still_at_work_is_named(tmp_path: Path, others: tuple[Places, Places]) -> None:
-    """One that waits as well is not to blame."""
-    others[0].at("wait for files")
-    others[1].at("faq: unit 3")
-    with pytest.raises(Stalled) as error:
-        wait_for([tmp_path / "never"], poll_seconds=0.01)
-    told = "process 2 has got no further for 0.5 s; it was last at 'faq: unit 3'; process 0 waits for "
-    assert str(error.value) == f"{told}{tmp_path / 'never'}"
+def test_who_gives_no_sign_of_life_is_named(tmp_path: Path, other: Places) -> None:
+    other.at("faq: unit 3")
+    told = "process 1 gives no sign of life for 0.5 s; it was last at 'faq: unit 3'; process 0 waits for "
+    assert wait_in_vain(tmp_path) == f"{told}{tmp_path / 'never'}"
+
+
+def test_who_never_came_is_named(tmp_path: Path, other: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    other.beat()
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    assert wait_in_vain(tmp_path).startswith("process 2 has not come for 0.5 s; process 0 waits for ")
+
+
+def check_for(patience: Patience, seconds: float) -> None:
+    """Look again and again."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        patience.check(Path("never"))
+        time.sleep(0.01)
+
+
+def test_one_that_has_ended_is_no_longer_waited_for(tmp_path: Path, other: Places) -> None:
+    """Unless it is needed; what stood there before tells of an earlier start."""
+    other.at(ENDED)
+    own = here()
+    assert own is not None
+    anyway, needed = Patience(own, [1]), Patience(own, [1], needed=True)
+    with pytest.raises(Stalled, match="process 1 gives no sign of life"):
+        check_for(needed, seconds=30)
+    check_for(anyway, seconds=1)
+    needed = Patience(own, [1], needed=True)
+    for what in ("start", ENDED):
+        other.at(what)
+        time.sleep(0.2)
+        if what == "start":
+            needed.check(tmp_path)
+    with pytest.raises(Stalled, match="process 1 has ended"):
+        needed.check(tmp_path)
+
+
+def test_a_time_in_which_all_were_suspended_does_not_count(
+    tmp_path: Path, other: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patience = Patience.of_this()
+    assert patience is not None
+    clock = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: clock + 3600)
+    patience.check(tmp_path)
+
+
+def test_a_lock_that_is_never_let_go_is_told(tmp_path: Path, other: Places) -> None:
+    other.at("tokenise")
+    held = FileLock(tmp_path / "one.lock")
+    with held, pytest.raises(Stalled, match=r"process 1 .* last at 'tokenise'"), locked(held.lock_file):
+        pass
+
+
+def test_long_places_fit_their_file(tmp_path: Path) -> None:
+    """Each replaces the whole of the one before."""
+    place = Places(tmp_path, 0, 60)
+    place.at("учитель/" * 70)
+    [found] = read_places(tmp_path)
+    assert found.what
+    assert ("учитель/" * 70).startswith(found.what)
+    place.at("short")
+    assert [one.what for one in read_places(tmp_path)] == ["short"]
+    place.close()

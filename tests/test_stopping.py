@@ -8,6 +8,7 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from embedtrain.pipeline.stopping import Work, at_work, stop_between
@@ -99,6 +100,20 @@ def test_between_stages_it_stops_at_once() -> None:
         signal.raise_signal(signal.SIGUSR1)
     assert str(error.value) == "stopped; the same command goes on from where it was"
     assert error.value.code == RESUME_CODE == 75
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_all_die_with_the_run(tmp_path: Path, processes: int) -> None:
+    """SIGKILL to the run alone: nothing goes on in the folder, which the same command may work in at once."""
+    write_inputs(tmp_path)
+    attempt = Attempt(tmp_path, "orphaned", How(processes, steps=100_000, stages=1))
+    attempt.start()
+    assert attempt.wait(lambda: attempt.lines() >= 3) is None, attempt.log.read_text()
+    below = psutil.Process(attempt.child.pid).children(recursive=True)
+    assert len(below) >= processes
+    attempt.child.kill()
+    attempt.child.wait()
+    assert psutil.wait_procs(below, timeout=SECONDS)[1] == []
 
 
 @pytest.mark.parametrize(("processes", "number"), [(1, signal.SIGUSR1), (2, signal.SIGTERM)])

@@ -1,6 +1,5 @@
 """What several processes make together in a folder, without a word to each other but files."""
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 from embedtrain.artifacts import read_json, write_json
 from embedtrain.dist import Processes
-from embedtrain.places import wait_for
+from embedtrain.places import FOLDER, wait_for
 
 Facts = dict[str, Any]
 
@@ -25,12 +24,12 @@ def first_makes(path: Path, processes: Processes, make: Callable[[Path], object]
 
 
 def leave(folder: Path, processes: Processes, facts: Facts) -> list[Facts]:
-    """Say that this process needs nothing more of the folder, and what it did.
+    """Say in the stage's folder that this process has done its share, and what it did.
 
-    The first process gets what all did, once all have said so. The launcher's process id tells those of this
-    launch from those of an earlier one that was killed.
+    The first process gets what all did, once all have said so. Like all that processes tell of themselves,
+    what they said is gone when the stage is started anew.
     """
-    marks = [folder / f"left-{os.getppid()}-{rank}.json" for rank in range(processes.world)]
+    marks = [folder / FOLDER / f"left-{rank}.json" for rank in range(processes.world)]
     write_json(marks[processes.rank], facts)
     if processes.rank != 0:
         return []

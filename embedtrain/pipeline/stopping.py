@@ -16,7 +16,7 @@ from types import FrameType
 
 import psutil
 
-from embedtrain.places import first_failure
+from embedtrain.places import Failure, first_failure
 from embedtrain.stops import RESUME_CODE, SIGNALS, STOP, STOPPABLE, Stopped, hearing
 
 POLL_SECONDS = 0.25
@@ -31,24 +31,37 @@ def stop_between(number: int, frame: FrameType | None) -> None:
 
 @dataclass
 class Work:
-    """The process that works on a stage's folder, and what a signal does to it."""
+    """The process that works on a stage's folder, and what a signal does to it.
+
+    `before` is what an earlier launch has left, where the first node has not removed it yet.
+    """
 
     folder: Path
     child: subprocess.Popen[bytes]
+    before: tuple[int, Failure | None]
     asked: bool = False
 
     def wait(self) -> int:
-        """The exit code; where a process of the stage has failed, the others are killed before long."""
+        """The exit code; where the stage cannot go on, what is left of it is killed before long."""
         patience = GRACE_SECONDS
         while True:
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 return self.child.wait(POLL_SECONDS)
-            except subprocess.TimeoutExpired:
-                failure = first_failure(self.folder)
-            if failure is not None and failure.code != RESUME_CODE:
+            if self.is_over():
                 patience -= POLL_SECONDS
                 if patience <= 0:
                     kill_tree(self.child)
+
+    def is_over(self) -> bool:
+        """Whether a process of the stage has failed, or another node stopped what saves nothing."""
+        failure = first_failure(self.folder)
+        if failure is not None and failure != self.before[1] and failure.code != RESUME_CODE:
+            return True
+        return self.was_asked() and not self.asked and not (self.folder / STOPPABLE).exists()
+
+    def was_asked(self) -> bool:
+        """Whether this node or another one was asked to stop."""
+        return self.asked or asked_at(self.folder) not in (0, self.before[0])
 
     def hear(self, number: int, frame: FrameType | None) -> None:
         """A signal: the first one asks a training to save and end, all others kill."""
@@ -67,14 +80,22 @@ def at_work(command: Sequence[str], folder: Path, *, follows: bool = False) -> I
     """
     for name in () if follows else (STOP, STOPPABLE):
         (folder / name).unlink(missing_ok=True)
+    before = asked_at(folder), first_failure(folder)
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
-        work = Work(folder, subprocess.Popen(command))  # it has them blocked as well
+        work = Work(folder, subprocess.Popen(command), before)  # it has them blocked as well
         with hearing(work.hear):
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
             yield work
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+def asked_at(folder: Path) -> int:
+    """When the work on a folder was last asked to stop, in nanoseconds; 0 where it was not."""
+    with suppress(FileNotFoundError):
+        return (folder / STOP).stat().st_mtime_ns
+    return 0
 
 
 def kill_tree(child: subprocess.Popen[bytes]) -> None:

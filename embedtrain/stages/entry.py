@@ -8,10 +8,10 @@ from pathlib import Path
 
 from embedtrain.artifacts import mark_done
 from embedtrain.config.errors import UserError, disk_full_is_an_error
-from embedtrain.places import fail
+from embedtrain.places import end, fail
 from embedtrain.stages.context import STAGE_FILE, StageContext, read_context
 from embedtrain.stages.run_report.machine import ran_on
-from embedtrain.stops import SIGNALS
+from embedtrain.stops import SIGNALS, die_with_parent
 
 
 def work_on(folder: Path) -> None:
@@ -22,6 +22,7 @@ def work_on(folder: Path) -> None:
     """
     if not (folder / STAGE_FILE).is_file():
         raise UserError(f"{folder}: no {STAGE_FILE} there; stage folders are made by `embedtrain run`")
+    die_with_parent()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     context = read_context(folder)
     try:
@@ -29,6 +30,8 @@ def work_on(folder: Path) -> None:
             finish(context)
     except Exception as error:
         raise fail(folder, context.stage.name, error, context.machine.timeout_seconds) from None
+    finally:
+        end()
 
 
 def finish(context: StageContext) -> None:

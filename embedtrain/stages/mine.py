@@ -82,7 +82,7 @@ def mine_sources(
         name: mine_source(context, stage, name, rows, given, judges, processes)
         for name, rows in sources.items()
     }
-    everyones = leave(work, processes, {name: one.facts for name, one in mined.items()})
+    everyones = leave(context.folder, processes, {name: one.facts for name, one in mined.items()})
     if processes.rank != 0:
         return {}
     facts = write_tables(context.folder, stage, mined, total(everyones))

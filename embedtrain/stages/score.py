@@ -50,7 +50,7 @@ def run_stage(context: StageContext) -> dict[str, object]:
     work, teachers = context.folder / WORK, Facts()
     if not (context.folder / SCORES).exists():
         own = {judge.column: score_sources(context, stage, judge, processes) for judge in stage.teachers}
-        everyones = leave(work, processes, own)
+        everyones = leave(context.folder, processes, own)
         if processes.rank == 0:
             write_scores(context, stage)
             teachers = {column: total([facts[column] for facts in everyones]) for column in own}

@@ -5,7 +5,6 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 
 from embedtrain.artifacts import HashCache, cache_folder, hash_file, hash_json, is_done, mark_done
 from embedtrain.config.errors import UserError
@@ -16,6 +15,7 @@ from embedtrain.data.rows import stream_rows
 from embedtrain.data.store.build import Builder, in_blocks
 from embedtrain.data.store.folder import add_folder
 from embedtrain.data.store.view import RowStore
+from embedtrain.places import locked
 from embedtrain.show.progress import progress
 
 FORMAT = 1
@@ -42,7 +42,7 @@ def open_rows(path: Path | str) -> RowStore:
     content = hash_json({"format": FORMAT, "files": hash_rows(path)})
     folder = cache_folder("rows") / content[:32]
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
+    with locked(f"{folder}.lock"):
         if not is_done(folder):
             aside = folder.with_name(f"{folder.name}.partial")
             for stale in (aside, folder):

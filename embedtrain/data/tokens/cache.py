@@ -12,7 +12,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 from tokenizers import Tokenizer
 
 from embedtrain.artifacts import DONE, hash_bytes, hash_json, is_done, mark_done, read_json
@@ -20,6 +19,7 @@ from embedtrain.config.errors import UserError
 from embedtrain.data.tokens.encode import Tokens, encode
 from embedtrain.data.tokens.entries import Entries, merge_runs
 from embedtrain.data.tokens.shards import Encoded, open_shard, shard_files, write_shard
+from embedtrain.places import locked
 from embedtrain.show.progress import progress
 
 FORMAT = 1
@@ -62,7 +62,7 @@ def open_tokens(
     """
     folder = cache / identify(entries, tokenizer, pool_instruction)
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_suffix(".lock")):
+    with locked(folder.with_suffix(".lock")):
         if not is_done(folder):
             build_cache(entries, tokenizer, pool_instruction, folder, name)
     return TokenCache(folder, entries)
