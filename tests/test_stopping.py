@@ -6,12 +6,16 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import psutil
 import pytest
 
+from embedtrain.artifacts import write_json
+from embedtrain.pipeline import stopping
 from embedtrain.pipeline.stopping import Work, at_work, stop_between
+from embedtrain.places import FOLDER, Failure
 from embedtrain.stops import RESUME_CODE, STOP, STOPPABLE, Stopped, hearing
 from tools.killed import Attempt, How, write_inputs
 
@@ -93,6 +97,24 @@ def test_it_is_killed_with_all_below(
     while not is_dead(below):
         assert time.monotonic() < until
         time.sleep(0.01)
+
+
+def test_what_saves_nothing_is_killed_where_another_node_was_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what an earlier start has left is no such request, nor a failure of this one."""
+    monkeypatch.setattr(stopping, "GRACE_SECONDS", 0.5)
+    (tmp_path / STOP).touch()
+    old = Failure(rank=0, message="it failed", code=2, time=1.0)
+    write_json(tmp_path / FOLDER / "failure-0.json", asdict(old))
+    with at_work([sys.executable, "-c", CHILD, str(tmp_path), "mines", "on"], tmp_path, follows=True) as work:
+        asks = threading.Timer(3, lambda: os.utime(tmp_path / STOP))
+        asks.start()
+        started = time.monotonic()
+        assert work.wait() == -signal.SIGKILL
+        assert time.monotonic() - started > 3
+    assert (work.asked, work.was_asked()) == (False, True)
+    asks.join()
 
 
 def test_between_stages_it_stops_at_once() -> None:

@@ -143,7 +143,7 @@ class StageFailed(UserError):
     def __init__(self, plan: StagePlan, code: int) -> None:
         """Say what happened and what to do."""
         name = f"stage '{plan.stage.name}' ({plan.stage.kind})"
-        failure = first_failure(plan.partial)
+        failure = None if code == RESUME_CODE else first_failure(plan.partial)
         code = failure.code if failure else code
         is_stopped = code in (RESUME_CODE, INTERRUPTED, *(-number for number in SIGNALS))
         if is_stopped:
