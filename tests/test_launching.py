@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,10 +19,13 @@ from tiny_models import save_tiny
 
 from embedtrain.artifacts import is_done, read_json, write_json
 from embedtrain.config.errors import UserError
-from embedtrain.config.load import load_machine
-from embedtrain.config.schema import Machine
+from embedtrain.config.load import find_stage, load_machine
+from embedtrain.config.schema import Machine, Run
 from embedtrain.data.rows import write_rows
 from embedtrain.pipeline.launching import Node, accelerate_launch, this_node, torch_run
+from embedtrain.pipeline.plan import StagePlan
+from embedtrain.pipeline.running import follow, telling
+from embedtrain.places import ENDED, Patience, Places, here
 from embedtrain.stops import RESUME_CODE
 from embedtrain.train.log import read_curve
 
@@ -173,6 +177,37 @@ def ended(nodes: Sequence[subprocess.Popen[str]]) -> tuple[list[int], list[str]]
     """Exit codes and what was said, of all nodes."""
     told = [node.communicate(timeout=1200)[0] for node in nodes]
     return [node.returncode for node in nodes], told
+
+
+@pytest.mark.parametrize(
+    ("last", "told"),
+    [(ENDED, "process 0 has ended"), ("export", "process 0 gives no sign of life for 2 s")],
+    ids=["ended", "lost"],
+)
+def test_who_follows_ends_with_the_first_node(tmp_path: Path, last: str, told: str) -> None:
+    """While the first one does alone what is not shared; an earlier start's end does not count."""
+    machine, node = Machine(num_processes=2, num_nodes=2, timeout_seconds=2), Node(1, "", 0)
+    first = Places(tmp_path, 0, 2)
+    first.at(ENDED)
+    stage = find_stage(Run.model_validate(read_json(write_run(tmp_path))), "model")
+    plan = StagePlan(stage, {}, tmp_path / "model-1", "todo", "", {})
+    with telling(tmp_path, machine, node):
+        leader = Patience(here_now(), [0], needed=True)
+        starts = [threading.Timer(0.2, first.at, ["start"]), threading.Timer(1.2, first.at, [last])]
+        for one in starts:
+            one.start()
+        with pytest.raises(UserError, match=f"node 1 follows node 0, whose {told}"):
+            follow(plan, machine, node, leader)
+    for one in starts:
+        one.join()
+    first.close()
+
+
+def here_now() -> Places:
+    """This process's place."""
+    own = here()
+    assert own is not None
+    return own
 
 
 @pytest.mark.slow
