@@ -10,6 +10,8 @@ from typing import Any
 DONE = "done.json"
 CHECKPOINTS, BEST = "checkpoints", "best"
 """In the folder of an unfinished training: what it goes on from."""
+WORK = "work"
+"""In the folder of an unfinished mine or score stage: the units that are finished."""
 BLOCK = 1 << 20
 
 
