@@ -3,13 +3,16 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 DONE = "done.json"
 CHECKPOINTS, BEST = "checkpoints", "best"
 """In the folder of an unfinished training: what it goes on from."""
+WORK = "work"
+"""In the folder of an unfinished mine or score stage: the units that are finished."""
 BLOCK = 1 << 20
 
 
@@ -18,16 +21,26 @@ def cache_folder(kind: str) -> Path:
     return Path(os.environ.get("EMBEDTRAIN_CACHE") or Path.home() / ".cache" / "embedtrain") / kind
 
 
+@contextmanager
+def put_in_place(aside: Path, path: Path) -> Iterator[None]:
+    """Write the file `aside`: it is `path` at the end, and removed where anything goes wrong."""
+    try:
+        yield
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+
+
 def write_atomic(path: Path | str, content: str | bytes) -> Path:
     """Write aside, flush to the disk, rename: a reader sees the old file or the new one, never half of it."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with aside.open("wb") as file:
+    with put_in_place(aside, path), aside.open("wb") as file:
         file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
         os.fsync(file.fileno())
-    aside.replace(path)
     flush(path.parent)
     return path
 
@@ -151,5 +164,5 @@ def replace_link(link: Path, target: Path) -> None:
     """Point the symbolic link at `target`, relative to its own folder, in one step."""
     aside = link.with_name(f".{link.name}.{os.getpid()}.partial")
     aside.unlink(missing_ok=True)
-    aside.symlink_to(os.path.relpath(target, link.parent))
-    aside.replace(link)
+    with put_in_place(aside, link):
+        aside.symlink_to(os.path.relpath(target, link.parent))

@@ -1,5 +1,6 @@
 """Small sources of rows, and mining them with an encoder of words."""
 
+import shutil
 from collections.abc import Sequence
 from copy import copy
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from word_embedder import WordEmbedder
 
+from embedtrain.artifacts import WORK
 from embedtrain.config.load import find_stage
 from embedtrain.config.mining import Mine
 from embedtrain.config.retrievers import Retriever
@@ -98,13 +100,18 @@ def context_of(run: Run, stage: str, folder: Path, **inputs: Path) -> StageConte
     return StageContext(run, find_stage(run, stage), Machine(), place, inputs)
 
 
-def mine_with_words(run: Run, folder: Path, **inputs: Path) -> tuple[dict, WordEncoder]:
-    """Facts by source, and the encoder of words that stood for the base."""
+def mine_with_words(
+    run: Run, folder: Path, *, keep_units: bool = False, **inputs: Path
+) -> tuple[dict, WordEncoder]:
+    """Facts by source, and the encoder of words that stood for the base; units go where all went well."""
     context = context_of(run, "mined", folder, **inputs)
     encoder = WordEncoder()
     assert isinstance(context.stage, Mine)
     judges = [word_judge(context, encoder, judge) for judge in context.stage.judges]
-    return mine.mine_sources(context, context.stage, judges, Processes(0, 1)), encoder
+    facts = mine.mine_sources(context, context.stage, judges, Processes(0, 1))
+    if not keep_units:
+        shutil.rmtree(context.folder / WORK)
+    return facts, encoder
 
 
 def word_judge(context: StageContext, encoder: WordEncoder, judge: Retriever) -> Judge:

@@ -20,8 +20,15 @@ def small_disk(folder: Path, num_bytes: int) -> Iterator[None]:
         finally:
             subprocess.run(["umount", str(folder)], check=True)
         return
+    with small_files(num_bytes // 2):
+        yield
+
+
+@contextmanager
+def small_files(num_bytes: int) -> Iterator[None]:
+    """No file of this process may grow beyond so many bytes; Python ignores the signal that tells of it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes // 2, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
     try:
         yield
     finally:

@@ -17,6 +17,7 @@ from training import (
     SAVE_EVERY,
     STEPS,
     curve_of,
+    fail_at,
     full_stage,
     parameters,
     same,
@@ -36,7 +37,6 @@ from embedtrain.model.encoder import Encoder, weights_hash
 from embedtrain.model.load import open_encoder
 from embedtrain.stops import Stopped
 from embedtrain.train.checkpoint import load_checkpoint
-from embedtrain.train.validation import Validate
 
 Finished = tuple[Path, Encoder, dict[str, object]]
 CHECKPOINTS = [f"step-{step:06d}" for step in (16, 18)]
@@ -122,33 +122,6 @@ def test_same_run_twice(tmp_path: Path, uninterrupted: Finished) -> None:
     assert same(parameters(again), parameters(encoder))
 
 
-def test_damaged_checkpoints_are_passed_over(
-    tmp_path: Path, uninterrupted: Finished, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The oldest of three is gone on from."""
-    whole, encoder, _ = uninterrupted
-    stage = tiny_stage(keep_last=3)
-    train_tiny(tiny_folder(), tmp_path, stage)
-    checkpoints = tmp_path / "checkpoints"
-    newest, older = (checkpoints / name for name in reversed(CHECKPOINTS))
-    (newest / "done.json").unlink()
-    damaged = bytearray((older / "optimizer.safetensors").read_bytes())
-    damaged[-3] ^= 1
-    (older / "optimizer.safetensors").write_bytes(damaged)
-    (checkpoints / ".step-000019.partial").mkdir()
-    with (tmp_path / "curve.jsonl").open("a") as file:
-        file.write('{"step": 19, "lo')
-    capsys.readouterr()
-    _, again = train_tiny(tiny_folder(), tmp_path, stage)
-    said = capsys.readouterr().err
-    assert f"{newest}: passed over, it has no done.json" in said
-    assert f"{older}: passed over, optimizer.safetensors is damaged" in said
-    assert "train tune from step 12: 6 steps" in said
-    assert not (checkpoints / ".step-000019.partial").exists()
-    assert same(parameters(again), parameters(encoder))
-    assert curve_of(tmp_path) == curve_of(whole)
-
-
 def test_a_causal_encoder_never_goes_on_from_a_bidirectional_ones_checkpoint(uninterrupted: Finished) -> None:
     """A checkpoint says what encoder it is of: base, attention, pooling, templates, adapters."""
     folder = uninterrupted[0] / "checkpoints" / CHECKPOINTS[-1]
@@ -174,17 +147,6 @@ def test_it_goes_on_under_other_intervals(tmp_path: Path, uninterrupted: Finishe
     _, resumed = train_tiny(tiny_folder(), tmp_path, stage)
     assert same(parameters(resumed), parameters(encoder))
     assert [line["step"] for line in curve_of(tmp_path) if "diagnostics/accuracy_at_1" in line] == [1]
-
-
-def fail_at(folder: Path, step: int) -> Validate:
-    """A validation that ends the training in a step, before its checkpoint."""
-
-    def validate(encoder: Encoder) -> dict[str, float]:
-        if len(curve_of(folder)) == step - 1:
-            raise InterruptedError
-        return {}
-
-    return validate
 
 
 def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path, uninterrupted: Finished) -> None:

@@ -107,7 +107,6 @@ def test_on_one_two_and_four_processes(tmp_path: Path, tiny_run: Run) -> None:
         shards = list(folder.parent.glob("vectors/*/*.npy"))
         assert len(shards) > 20
         made[num] |= {path.name: path.read_bytes() for path in shards}
-        assert not (folder / "work").exists()
     assert made[1] == made[2] == made[4]
 
 
@@ -145,7 +144,30 @@ def test_what_was_finished_before_a_stop_is_found(tmp_path: Path, monkeypatch: p
     assert [told[name]["searches_found"] for name in ("base", "bm25")] == [5, 5]
     assert [told[name]["searches_made"] for name in ("base", "bm25")] == [0, 0]
     assert told["base"]["texts_encoded"] == 0
-    assert not (folder / "work").exists()
+
+
+def test_what_is_merged_is_not_made_again(tmp_path: Path) -> None:
+    """Killed before its done.json was written, a stage finds every unit."""
+    write_sources(tmp_path)
+    run = make_run(tmp_path, {"one": {}, "two": {}}, {"top_k": 7, "retrievers": [{"kind": "bm25"}]}, {})
+    first, _ = mine_with_words(run, tmp_path, keep_units=True)
+    folder = tmp_path / "r" / "mined"
+    before, units = tables(folder), written(folder)
+    assert len(units) > 4
+    second, encoder = mine_with_words(run, tmp_path, keep_units=True)
+    assert encoder.encoded == []
+    assert (tables(folder), written(folder)) == (before, units)
+    for name in ("one", "two"):
+        made, found = first[name], second[name]
+        assert (found["units_made"], found["units_found"]) == (0, made["units_made"])
+        for once, again in zip(made["retrievers"].values(), found["retrievers"].values(), strict=True):
+            assert (again["searches_made"], again["searches_found"]) == (0, once["searches_made"])
+
+
+def written(folder: Path) -> dict[Path, int]:
+    """The files of units, and when each was written."""
+    paths = [path for path in (folder / "work").rglob("*") if path.suffix in (".npz", ".parquet")]
+    return {path: path.stat().st_mtime_ns for path in paths}
 
 
 def test_mined_again_with_a_newer_model(tmp_path: Path, tiny_run: Run) -> None:

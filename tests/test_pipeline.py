@@ -1,19 +1,20 @@
 """What is stale and why, and what stops a run before it starts."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from embedtrain.artifacts import mark_done, read_json
+from embedtrain.artifacts import BEST, CHECKPOINTS, DONE, WORK, mark_done, read_json
 from embedtrain.config.distilling import Distil, StoredTeacher
 from embedtrain.config.errors import UserError
 from embedtrain.config.load import load_machine, load_run
 from embedtrain.config.schema import Run
 from embedtrain.config.stage import CHECKPOINTING
-from embedtrain.pipeline import StagePlan, launch_command, lock, plan_run
+from embedtrain.pipeline import StagePlan, launch_command, lock, plan_run, running
 
 CONFIG = """
 name: small
@@ -119,6 +120,37 @@ def test_processes_are_started_as_the_machine_says(config: Path) -> None:
     assert one == [sys.executable, "-m", "embedtrain", "stage", str(plan.partial)]
     assert two[1:6] == ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     assert gpus[1:3] == ["-m", "accelerate.commands.launch"]
+
+
+def test_a_kill_while_a_finished_stage_is_tidied_makes_nothing_again(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What only an unfinished stage needs goes once done.json is there."""
+    run, machine = load_run(config), load_machine(None)
+    plan = plan_run(run)[1]
+    kept, passing = ["candidates.parquet", DONE], [BEST, CHECKPOINTS, WORK, "processes"]
+    for name in passing:
+        (plan.partial / name / "deep").mkdir(parents=True)
+    for name in kept:
+        (plan.partial / name).write_text("{}")
+    true_rmtree = shutil.rmtree
+
+    def killed_in_work(path: Path, **given: bool) -> None:
+        true_rmtree(path / "deep")
+        if path.name == WORK:
+            raise KeyboardInterrupt
+        true_rmtree(path)
+
+    monkeypatch.setattr(running, "launch", pytest.fail)
+    monkeypatch.setattr(shutil, "rmtree", killed_in_work)
+    with pytest.raises(KeyboardInterrupt):
+        running.work(plan, run, machine)
+    assert (plan.partial / WORK).exists()
+    assert (plan.partial / DONE).exists()
+    monkeypatch.setattr(shutil, "rmtree", true_rmtree)
+    running.work(plan, run, machine)
+    assert sorted(path.name for path in plan.folder.iterdir()) == kept
+    assert not plan.partial.exists()
 
 
 def test_a_folder_made_by_another_config_is_left_alone(config: Path) -> None:

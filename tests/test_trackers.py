@@ -50,21 +50,22 @@ def machine(*trackers: str) -> Machine:
     return Machine(chunk_tokens=256, trackers=trackers)  # type: ignore[arg-type]
 
 
-def train_and_break(model: str, folder: Path, *trackers: str) -> None:
-    """A training that ends without a word at a step between checkpoints, and is resumed."""
+def train_and_break(model: str, folder: Path, *trackers: str, killed_at: int = KILLED_AT) -> None:
+    """A training that ends without a word in a step, before that step's checkpoint, and is resumed."""
     calls = []
 
     def validate(encoder: Encoder) -> dict[str, float]:
         calls.append(1)
-        if len(calls) == KILLED_AT // 4:
+        if len(calls) == killed_at // 4:
             raise ZeroDivisionError
         return {}
 
     stage = tiny_stage(steps=STEPS)
     with pytest.raises(ZeroDivisionError):
         train_tiny(model, folder, stage, machine=machine(*trackers), validate=validate)
-    assert len(read_curve(folder / "curve.jsonl")) == KILLED_AT - 1
-    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["step-000004"]
+    assert len(read_curve(folder / "curve.jsonl")) == killed_at - 1
+    saved = [path.name for path in (folder / "checkpoints").glob("*")]
+    assert saved == [f"step-{step:06d}" for step in range(4, killed_at, 4)]
     train_tiny(model, folder, stage, machine=machine(*trackers))
 
 
@@ -128,6 +129,16 @@ def test_tensorboard_shows_the_curve_through_a_resume(model: str, tmp_path: Path
     tokens = sum(float(line["tokens"]) for line in curve if line["source"] == "faq")
     whole = sum(float(line["tokens"]) for line in curve)
     assert seen["share/faq"][-1][1] == pytest.approx(tokens / whole)
+
+
+def test_tensorboard_shows_a_step_once_where_no_checkpoint_was_saved(model: str, tmp_path: Path) -> None:
+    """Killed before the first one, it begins anew: three steps were written already."""
+    train_and_break(model, tmp_path / "r/tune", "tensorboard", killed_at=4)
+    assert len(list((tmp_path / "r/tune/tensorboard").iterdir())) == 2  # the premise: both starts wrote
+    curve = read_curve(tmp_path / "r/tune/curve.jsonl")
+    expected = [(int(line["step"]), pytest.approx(line["loss"], rel=1e-6)) for line in curve]
+    assert read_tensorboard(tmp_path / "r/tune/tensorboard")["loss"] == expected
+    assert len(curve) == STEPS
 
 
 def test_wandb_is_told_each_step_once(model: str, tmp_path: Path) -> None:

@@ -29,7 +29,8 @@ from embedtrain.train.validation import Validate
 
 BEST = 8
 EVERY_4 = {"data": ["held.jsonl"], "every_steps": 4, "keep_best": True}
-STAGE = tiny_stage(validation=EVERY_4, save_every_steps=3, snapshot_steps=[BEST])
+SETTINGS = {"validation": EVERY_4, "save_every_steps": 3, "snapshot_steps": [BEST]}
+STAGE = tiny_stage(**SETTINGS)
 
 
 class Killed(Exception):
@@ -90,6 +91,33 @@ def test_it_is_the_same_after_a_kill(tmp_path: Path, whole: Finished) -> None:
     assert list((tmp_path / "best").iterdir()) == [best_file(tmp_path, BEST)]
     _, at_the_end = train_tiny(tiny_folder(), tmp_path, STAGE, validate=peaks(tmp_path))
     assert same(parameters(at_the_end), parameters(encoder))  # killed after its last step
+
+
+@pytest.mark.parametrize(("die_in", "damaged", "goes_on"), [(12, 9, 6), (16, 12, 15)])
+def test_it_is_the_same_after_a_state_was_damaged(
+    tmp_path: Path,
+    whole: Finished,
+    die_in: int,
+    damaged: int,
+    goes_on: int,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """That of the newest checkpoint, with another best than the one before; and that of an older one."""
+    _, encoder, facts = whole
+    stage, checkpoints = tiny_stage(**(SETTINGS | {"keep_last": 3})), tmp_path / "checkpoints"
+    with pytest.raises(Killed):
+        train_tiny(tiny_folder(), tmp_path, stage, validate=peaks(tmp_path, die_in=die_in))
+    states = [read_json(folder / "state.json") for folder in sorted(checkpoints.iterdir())]
+    bests = {state["step"]: state.get("best_step") for state in states}
+    assert bests == ({3: None, 6: 4, 9: BEST} if die_in == 12 else {9: BEST, 12: BEST, 15: BEST})
+    (checkpoints / f"step-{damaged:06d}" / "state.json").write_bytes(b'{"step": \xff')
+    capsys.readouterr()
+    again, resumed = train_tiny(tiny_folder(), tmp_path, stage, validate=peaks(tmp_path))
+    assert f"train tune from step {goes_on}: " in capsys.readouterr().err
+    assert again["best"] == facts["best"]
+    assert same(parameters(resumed), parameters(encoder))
+    assert curve_of(tmp_path) == curve_of(whole[0])
+    assert list((tmp_path / "best").iterdir()) == [best_file(tmp_path, BEST)]
 
 
 def test_full_tuning_with_dropout_goes_on_bit_for_bit(tmp_path: Path) -> None:

@@ -81,6 +81,17 @@ def train_tiny(
     ), encoder
 
 
+def fail_at(folder: Path, step: int) -> Validate:
+    """A validation that ends the training in a step, before its checkpoint."""
+
+    def validate(encoder: Encoder) -> dict[str, float]:
+        if len(curve_of(folder)) == step - 1:
+            raise InterruptedError
+        return {}
+
+    return validate
+
+
 def parameters(encoder: Encoder) -> dict[str, np.ndarray]:
     """Trained parameters by name."""
     return {name: p.detach().numpy().copy() for name, p in encoder.trainable()}

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from embedtrain.artifacts import is_inside, read_json
+from embedtrain.artifacts import is_inside, put_in_place, read_json
 from embedtrain.average.tensors import TensorInfo, Tensors
 from embedtrain.config.errors import UserError
 
@@ -130,7 +130,7 @@ def write_tensors(
     """
     names = sorted(tensors.info, key=lambda name: (-tensors.info[name].dtype.itemsize, name))
     aside = path.with_name(f"{path.name}.partial")
-    with aside.open("wb") as file:
+    with put_in_place(aside, path), aside.open("wb") as file:
         file.write(safetensors_header(tensors.only(names)))
         for name in names:
             for start, stop in tensors.info[name].blocks():
@@ -139,7 +139,6 @@ def write_tensors(
                 advance(file.write(raw_bytes(block)))
         file.flush()
         os.fsync(file.fileno())
-    aside.replace(path)
 
 
 def check_block(block: Tensor, tensors: Tensors, name: str, rows: int) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from embedtrain.artifacts import put_in_place
 from embedtrain.config.retrievers import Fusion
 from embedtrain.mining.fusion import fuse, rank_of_all
 from embedtrain.mining.judges import UNIT_ROWS, Found, Inquiry
@@ -91,8 +92,8 @@ def write_unit(path: Path, table: pa.Table) -> None:
     """A file that is whole or absent."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.partial")
-    pq.write_table(table, aside, compression="zstd")
-    aside.replace(path)
+    with put_in_place(aside, path):
+        pq.write_table(table, aside, compression="zstd")
 
 
 def read_units(units: Units, columns: Sequence[str], tally: dict[str, Counter[str]]) -> Iterator[pa.Table]:

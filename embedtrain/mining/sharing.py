@@ -1,6 +1,5 @@
 """What several processes make together in a folder, without a word to each other but files."""
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,11 +34,3 @@ def leave(folder: Path, processes: Processes, facts: Facts) -> list[Facts]:
         return []
     wait_for(marks)
     return [facts, *map(read_json, marks[1:])]
-
-
-def remove(folder: Path) -> None:
-    """Remove a folder that all processes left; one that is only half removed keeps no name."""
-    aside = folder.with_name(f".{folder.name}.removed")
-    shutil.rmtree(aside, ignore_errors=True)
-    folder.replace(aside)
-    shutil.rmtree(aside)

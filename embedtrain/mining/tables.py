@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from embedtrain.artifacts import put_in_place
 from embedtrain.config.errors import UserError
 
 CANDIDATES = "candidates.parquet"
@@ -75,9 +76,8 @@ def scores_schema(columns: Iterable[str]) -> pa.Schema:
 def table_writer(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
     """A parquet file written aside in pieces and put in its place when all of it is there."""
     aside = path.with_name(f".{path.name}.partial")
-    with pq.ParquetWriter(aside, schema, compression="zstd") as writer:
+    with put_in_place(aside, path), pq.ParquetWriter(aside, schema, compression="zstd") as writer:
         yield writer
-    aside.replace(path)
 
 
 def mined_table(source: str, mined: Mined) -> pa.Table:

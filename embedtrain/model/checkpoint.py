@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 
-from embedtrain.artifacts import flush, read_json, write_atomic, write_json
+from embedtrain.artifacts import flush, put_in_place, read_json, write_atomic, write_json
 from embedtrain.average import Tensors, tensors_in_memory
 from embedtrain.config.errors import UserError
 from embedtrain.config.tuning import Lora
@@ -157,9 +157,10 @@ def base_parameters(encoder: Encoder) -> Iterator[tuple[str, Tensor]]:
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     """A safetensors file, whole or absent."""
     aside = path.with_name(path.name + ".partial")
-    save_file({name: t.contiguous().cpu() for name, t in tensors.items()}, aside, metadata={"format": "pt"})
-    flush(aside)
-    aside.replace(path)
+    whole = {name: t.contiguous().cpu() for name, t in tensors.items()}
+    with put_in_place(aside, path):
+        save_file(whole, aside, metadata={"format": "pt"})
+        flush(aside)
     flush(path.parent)
 
 

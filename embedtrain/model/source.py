@@ -107,8 +107,12 @@ def fill_cache(name: str, model: str, sha256: str | None, fill: Callable[[Path],
             for stale in (aside, folder):
                 shutil.rmtree(stale, ignore_errors=True)
             aside.mkdir()
-            write_json(aside / MARKER, {"model": model, "sha256": fill(aside)})
-            aside.replace(folder)
+            try:
+                write_json(aside / MARKER, {"model": model, "sha256": fill(aside)})
+                aside.replace(folder)
+            except BaseException:
+                shutil.rmtree(aside, ignore_errors=True)
+                raise
     known = read_json(folder / MARKER)["sha256"]
     if sha256 not in (None, known):
         raise UserError(hash_error(model, known, sha256))

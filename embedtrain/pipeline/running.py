@@ -15,6 +15,7 @@ from embedtrain.artifacts import (
     BEST,
     CHECKPOINTS,
     DONE,
+    WORK,
     flush,
     is_done,
     mark_done,
@@ -65,7 +66,7 @@ def work(plan: StagePlan, run: Run, machine: Machine, node: Node | None = None) 
     record = read_json(plan.partial / DONE)
     record.update(parts=plan.parts, embedtrain=__version__, kind=plan.stage.kind)
     mark_done(plan.partial, record)
-    for name in (CHECKPOINTS, BEST, FOLDER):  # of use only to an unfinished stage
+    for name in (CHECKPOINTS, BEST, WORK, FOLDER):  # of use only to an unfinished stage
         shutil.rmtree(plan.partial / name, ignore_errors=True)
     (plan.partial / STOP).unlink(missing_ok=True)
     plan.partial.rename(plan.folder)

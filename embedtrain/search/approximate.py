@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from embedtrain.artifacts import read_json, write_json
+from embedtrain.artifacts import put_in_place, read_json, write_json
 from embedtrain.config.errors import UserError
 from embedtrain.config.retrievers import Approximate
 from embedtrain.places import at, wait_for
@@ -138,8 +138,8 @@ def _open_index(
         index = build_index(documents, approximate.num_lists, seed, device, label)
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        faiss.write_index(index, str(aside))
-        aside.replace(path)
+        with put_in_place(aside, path):
+            faiss.write_index(index, str(aside))
     wait_for([path])
     index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
     index.parallel_mode = 3  # over queries: each is the work of one thread

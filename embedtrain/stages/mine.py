@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from embedtrain.artifacts import WORK
 from embedtrain.config.errors import UserError
 from embedtrain.config.mining import Mine
 from embedtrain.data.store import RowStore
@@ -19,7 +20,7 @@ from embedtrain.mining.corpus import Corpus, build_corpus, draw_rows
 from embedtrain.mining.given import Given, write_given
 from embedtrain.mining.judges import Inquiry, Judge, open_judge
 from embedtrain.mining.retrieve import FUSED, Units, make_units, read_units, shares
-from embedtrain.mining.sharing import first_makes, leave, remove
+from embedtrain.mining.sharing import first_makes, leave
 from embedtrain.mining.tables import (
     CANDIDATES,
     CORPUS,
@@ -32,7 +33,6 @@ from embedtrain.show.tables import print_table
 from embedtrain.stages.context import StageContext
 from embedtrain.stages.opening import open_sources
 
-WORK = "work"  # in the stage's folder, until all is merged
 BLOCK = 8192  # documents that are written at a time
 Facts = dict[str, Any]
 TOGETHER: dict[str, Callable[[Sequence[Any]], Any]] = {
@@ -85,9 +85,7 @@ def mine_sources(
     everyones = leave(context.folder, processes, {name: one.facts for name, one in mined.items()})
     if processes.rank != 0:
         return {}
-    facts = write_tables(context.folder, stage, mined, total(everyones))
-    remove(work)
-    return facts
+    return write_tables(context.folder, stage, mined, total(everyones))
 
 
 def mine_source(

@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import cache, partial
 
+from embedtrain.artifacts import WORK
 from embedtrain.config.errors import UserError
 from embedtrain.config.load import find_stage
 from embedtrain.config.mining import Mine, Score
@@ -12,7 +13,7 @@ from embedtrain.dist import Processes, launched
 from embedtrain.mining.corpus import Corpus
 from embedtrain.mining.judges import Inquiry
 from embedtrain.mining.scoring import Candidates, Units, column_facts, cut_rows, with_ensembles
-from embedtrain.mining.sharing import Facts, leave, remove
+from embedtrain.mining.sharing import Facts, leave
 from embedtrain.mining.tables import (
     SCORES,
     list_sources,
@@ -30,14 +31,13 @@ from embedtrain.show.tables import print_table
 from embedtrain.stages.context import StageContext
 from embedtrain.stages.opening import open_one, rows_path
 
-WORK = "work"  # in the stage's folder, while it scores
 ROWS_AT_ONCE = 4096  # written to the table
 
 
 def run_stage(context: StageContext) -> dict[str, object]:
     """Write scores.parquet; the facts count units, made now or found finished, and judge each column.
 
-    Every process scores its units; when all have left, the first writes the table and removes the units.
+    Every process scores its units; when all have left, the first writes the table.
     """
     stage = context.stage
     assert isinstance(stage, Score)
@@ -47,7 +47,7 @@ def run_stage(context: StageContext) -> dict[str, object]:
         timeout_seconds=context.machine.timeout_seconds,
         folder=context.folder,
     )
-    work, teachers = context.folder / WORK, Facts()
+    teachers = Facts()
     if not (context.folder / SCORES).exists():
         own = {judge.column: score_sources(context, stage, judge, processes) for judge in stage.teachers}
         everyones = leave(context.folder, processes, own)
@@ -56,8 +56,6 @@ def run_stage(context: StageContext) -> dict[str, object]:
             teachers = {column: total([facts[column] for facts in everyones]) for column in own}
     if processes.rank > 0:
         return {}
-    if work.exists():
-        remove(work)
     sources = {name: source_facts(context, stage, name) for name in mined_sources(context, stage)}
     print_facts(sources, teachers)
     return {"sources": sources, "teachers": teachers}

@@ -9,7 +9,7 @@ from embedtrain.artifacts import BEST, CHECKPOINTS, read_json
 from embedtrain.dist import barrier, current
 from embedtrain.model.checkpoint import save_tensors
 from embedtrain.sharding import part_like, whole_tensors
-from embedtrain.train.checkpoint import STATE, Named
+from embedtrain.train.checkpoint import STATE, Named, State
 
 
 def best_file(folder: Path, step: int) -> Path:
@@ -29,10 +29,19 @@ def remove_beaten(folder: Path) -> None:
     """The first process removes parameters that were the best once, and are so to no checkpoint kept."""
     if current().rank != 0:
         return
-    states = map(read_json, (folder / CHECKPOINTS).glob(f"step-*/{STATE}"))
+    states = map(_read_state, (folder / CHECKPOINTS).glob(f"step-*/{STATE}"))
     wanted = {best_file(folder, state["best_step"]) for state in states if "best_step" in state}
     for file in set((folder / BEST).glob("step-*.safetensors")) - wanted:
         file.unlink()
+
+
+def _read_state(file: Path) -> State:
+    """What the file holds; nothing where it is damaged, for nothing goes on from there."""
+    try:
+        state: State = read_json(file)
+    except ValueError:
+        return {}
+    return state
 
 
 def restore_best(folder: Path, step: int, named: Named) -> None:

@@ -41,14 +41,17 @@ def first_state(identity: str, encoder: Encoder) -> State:
 def resume_training(folder: Path, first: State, named: Named, optimizer: Optimizer) -> State:
     """The state of a stage folder's newest whole checkpoint, its numbers put in place; else `first`.
 
-    The curve loses what is about to be done again, and the folder what a killed process left half written.
+    The curve loses what is about to be done again, and the folder what a killed process left half written
+    and the damaged checkpoints after the one that is gone on from.
     """
     root = folder / CHECKPOINTS
     checkpoint, messages = newest_checkpoint(root)
     state = first if checkpoint is None else load_checkpoint(checkpoint, first, named, optimizer)
+    barrier()  # all have chosen, each by its own reading
     if current().rank == 0:
         print("".join(f"{message}\n" for message in messages), end="", file=sys.stderr)
-        for left in root.glob(".step-*.partial"):
+        passed_over = [after for after in _folders(root) if _step(after) > int(state["step"])]
+        for left in (*passed_over, *root.glob(".step-*.partial")):
             shutil.rmtree(left)
         folder.mkdir(parents=True, exist_ok=True)
         cut_curve(folder / CURVE, int(state["step"]))
@@ -145,7 +148,12 @@ def load_checkpoint(folder: Path, first: State, named: Named, optimizer: Optimiz
 
 def _folders(root: Path) -> list[Path]:
     """Checkpoints in order of their steps."""
-    return sorted(root.glob("step-*"), key=lambda folder: int(folder.name.partition("-")[2]))
+    return sorted(root.glob("step-*"), key=_step)
+
+
+def _step(folder: Path) -> int:
+    """After which step a checkpoint was saved."""
+    return int(folder.name.partition("-")[2])
 
 
 def _fault(folder: Path) -> str | None:

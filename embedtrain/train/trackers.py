@@ -42,7 +42,7 @@ class TensorBoard:
         """Go on after the step `first`."""
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer: Any = SummaryWriter(str(folder / "tensorboard"), purge_step=first + 1 if first else None)
+        self.writer: Any = SummaryWriter(str(folder / "tensorboard"), purge_step=first + 1)
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:
         """One scalar a figure, on the disk at once: a kill loses none."""

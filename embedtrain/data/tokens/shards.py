@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from embedtrain.artifacts import write_atomic
+from embedtrain.artifacts import put_in_place, write_atomic
 from embedtrain.data.tokens.encode import Tokens
 
 ENTRY = np.dtype([("code", np.int64), ("end", np.int64), ("first", np.uint32), ("cut", np.bool_)])
@@ -44,13 +44,12 @@ def write_shard(
     """Write the ids of `blocks` as they come; the entries last."""
     ids_file, entries_file = shard_files(folder, number)
     aside, spans = ids_file.with_suffix(".partial"), [np.zeros((3, 0), np.int64)]
-    with aside.open("wb") as file:
+    with put_in_place(aside, ids_file), aside.open("wb") as file:
         for tokens, cut_T in blocks:
             file.write(tokens.ids.astype(dtype).tobytes())
             spans.append(np.stack([tokens.lengths_T, tokens.first_T, cut_T.astype(np.int64)]))
         file.flush()
         os.fsync(file.fileno())
-    aside.replace(ids_file)
     entries_E = np.empty(len(codes_E), ENTRY)
     lengths_E, entries_E["first"], entries_E["cut"] = np.concatenate(spans, axis=1)
     entries_E["code"], entries_E["end"] = codes_E, np.cumsum(lengths_E)
