@@ -20,6 +20,7 @@ from embedtrain.model.causal_lm import open_causal_lm, open_likelihood, open_yes
 from embedtrain.model.cross_encoder import open_cross_encoder
 from embedtrain.model.scorer import Scorer
 from embedtrain.model.st import open_sentence_transformer
+from embedtrain.places import FOLDER
 from embedtrain.search import BM25Index
 from embedtrain.stages import score
 
@@ -105,7 +106,7 @@ def test_each_teacher_scores_pairs_as_it_does_alone(tmp_path: Path, models: dict
             assert_scores(columns[column], source, scores, first=3)
     assert facts["teachers"]["asked"]["units_made"] > 4
     assert facts["teachers"]["asked"]["units_found"] == 0
-    assert sorted(path.name for path in context.folder.iterdir()) == [SCORES, WORK]
+    assert sorted(path.name for path in context.folder.iterdir()) == [FOLDER, SCORES, WORK]
 
 
 @pytest.mark.usefixtures("small_units")
