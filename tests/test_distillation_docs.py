@@ -149,7 +149,7 @@ def test_the_commands_work_in_the_order_of_the_page(place: Path, monkeypatch: py
     assert [command.split()[0] for command in COMMANDS] == ["run", "run", *["evaluate"] * 3, *["encode"] * 2]
     outputs = [do(command) for command in COMMANDS if "configs/" not in command]
     assert "my_teacher" in outputs[1]
-    curve = (next(place.glob("runs/leaf_ir/distilled-*")) / "curve.jsonl").read_text().splitlines()
+    curve = (next(place.glob("runs/leaf/distilled-*")) / "curve.jsonl").read_text().splitlines()
     assert len(json.loads(curve[-1])) > 5
     assert (place / "report" / "report.html").is_file()
     (code,) = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
@@ -160,7 +160,7 @@ def test_the_commands_work_in_the_order_of_the_page(place: Path, monkeypatch: py
 
 def teachers_run(place: Path) -> list[float]:
     """The held-out losses of the page's run."""
-    return losses(next(place.glob("runs/leaf_ir/distilled-*")))
+    return losses(next(place.glob("runs/leaf/distilled-*")))
 
 
 def stored_run(place: Path) -> list[float]:
