@@ -76,11 +76,11 @@ def write_models(place: Path) -> None:
     (place / "my_base").symlink_to("base")
     save_reranker(place / "my_reranker")
     encoder, made = tiny_export(place / "made")
-    for link in ("my_embedder", "my_teacher", "runs/quickstart/model", "runs/leaf_ir/leaf"):
+    for link in ("my_embedder", "my_teacher", "runs/quickstart/model", "runs/leaf/leaf"):
         (place / link).parent.mkdir(parents=True, exist_ok=True)
         shutil.copytree(made, place / link)
     write_json(place / "runs/quickstart/parity.json", check_parity(encoder, made, QUERIES, DOCUMENTS))
-    make_router(place / "runs" / "leaf_ir" / "leaf-router", made, place / "my_teacher")
+    make_router(place / "runs" / "leaf" / "leaf-router", made, place / "my_teacher")
 
 
 def make_place(place: Path) -> Path:
