@@ -25,6 +25,7 @@ LINKED = (
     *("Makefile", "pyproject.toml", "constraints.txt", ".pre-commit-config.yaml"),
 )
 NUM_PAIRS = 80
+LEAVES = ("runs/leaf/leaf", "runs/leaf_ir/leaf")
 
 
 def write_lines(path: Path, records: list[dict[str, object]]) -> None:
@@ -76,11 +77,12 @@ def write_models(place: Path) -> None:
     (place / "my_base").symlink_to("base")
     save_reranker(place / "my_reranker")
     encoder, made = tiny_export(place / "made")
-    for link in ("my_embedder", "my_teacher", "runs/quickstart/model", "runs/leaf/leaf"):
+    for link in ("my_embedder", "my_teacher", "runs/quickstart/model", *LEAVES):
         (place / link).parent.mkdir(parents=True, exist_ok=True)
         shutil.copytree(made, place / link)
     write_json(place / "runs/quickstart/parity.json", check_parity(encoder, made, QUERIES, DOCUMENTS))
-    make_router(place / "runs" / "leaf" / "leaf-router", made, place / "my_teacher")
+    for leaf in LEAVES:
+        make_router(place / f"{leaf}-router", made, place / "my_teacher")
 
 
 def make_place(place: Path) -> Path:
