@@ -29,15 +29,21 @@ def wait_for(
     The launcher ends all processes when one fails. Raises RuntimeError where the launcher itself was killed,
     so that no process waits for ever, and Stalled where another one stands still for the machine's timeout.
     """
-    parent, patience = os.getppid(), Patience.of_this()
     for path in paths:
-        while not path.exists():
-            if os.getppid() != parent:
-                raise RuntimeError(f"what started this process has ended; {path} will never come")
-            if patience is not None:
-                patience.check(path)
-            time.sleep(poll_seconds)
+        if not path.exists():
+            await_one(path, poll_seconds)
         arrived(path)
+
+
+def await_one(path: Path, poll_seconds: float) -> None:
+    """Return once this file is there; raises as `wait_for` does."""
+    parent, patience = os.getppid(), Patience.of_this()
+    while not path.exists():
+        if os.getppid() != parent:
+            raise RuntimeError(f"what started this process has ended; {path} will never come")
+        if patience is not None:
+            patience.check(path)
+        time.sleep(poll_seconds)
 
 
 @contextmanager
