@@ -56,7 +56,7 @@ def launched(
 ) -> Processes:
     """This process, by the launcher's environment: of many that share files and never talk to each other.
 
-    In `folder` each says where it is; where none gets on for the timeout, those that wait for files fail.
+    In `folder` each says where it is; where one gives no sign of life for the timeout, those that wait fail.
     Raises UserError unless the launcher started the machine file's number of processes.
     """
     found = Processes(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
+import psutil
+
 from embedtrain.config.errors import UserError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
@@ -22,6 +24,8 @@ RESUME_CODE = 75
 INTERRUPTED = 130
 """What a shell calls a command that Ctrl-C has ended."""
 
+STARTER = "EMBEDTRAIN_STARTER"
+"""In the environment: the process id of the command or launcher of ours that started this one."""
 PR_SET_PDEATHSIG = 1
 
 Handler = Callable[[int, FrameType | None], None]
@@ -33,15 +37,23 @@ class Stopped(UserError):
     code = RESUME_CODE
 
 
-def die_with_parent() -> None:
-    """Where Linux can: this process is killed when the one that started it is.
+def as_its_starter() -> dict[str, str]:
+    """The environment of a process that is to be killed when this one is."""
+    return {**os.environ, STARTER: str(os.getpid())}
 
-    So that nothing of a run goes on in a folder that the same command, given again, works in.
+
+def die_with_starter() -> None:
+    """Where Linux can: this process is killed when the one of ours that started it is.
+
+    So that nothing of a run goes on in a folder that the same command, given again, works in. One that was
+    started by hand outlives its shell.
     """
-    parent = os.getppid()
-    with suppress(AttributeError, OSError):
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it was killed a moment ago
+    if (starter := int(os.environ.pop(STARTER, "0"))) == 0:
+        return
+    if os.getppid() == starter:
+        with suppress(AttributeError, OSError):
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != starter and not psutil.pid_exists(starter):  # it was killed a moment ago
         signal.raise_signal(signal.SIGKILL)
 
 

@@ -138,6 +138,31 @@ def test_all_die_with_the_run(tmp_path: Path, processes: int) -> None:
     assert psutil.wait_procs(below, timeout=SECONDS)[1] == []
 
 
+STARTS = """
+import subprocess, sys, time
+from embedtrain.stops import as_its_starter
+WORKS = "import time, embedtrain.stops; embedtrain.stops.die_with_starter(); print(); time.sleep(99)"
+environment = as_its_starter() if sys.argv[1] == "bound" else None
+child = subprocess.Popen([sys.executable, "-c", WORKS], env=environment, stdout=subprocess.PIPE)
+child.stdout.readline()
+print(child.pid, flush=True)
+time.sleep(99)
+"""
+
+
+@pytest.mark.parametrize("how", ["bound", "by hand"])
+def test_only_what_a_run_started_dies_with_it(how: str) -> None:
+    """A stage that was started by hand outlives its shell."""
+    with subprocess.Popen([sys.executable, "-c", STARTS, how], stdout=subprocess.PIPE, text=True) as starter:
+        assert starter.stdout is not None
+        child = psutil.Process(int(starter.stdout.readline()))
+        starter.kill()
+    gone, alive = psutil.wait_procs([child], timeout=SECONDS if how == "bound" else 1)
+    for process in alive:
+        process.kill()
+    assert (gone, alive) == (([child], []) if how == "bound" else ([], [child]))
+
+
 @pytest.mark.parametrize(("processes", "number"), [(1, signal.SIGUSR1), (2, signal.SIGTERM)])
 def test_a_run_ends_with_75_and_one_line(tmp_path: Path, processes: int, number: signal.Signals) -> None:
     """A real run under its launcher: a checkpoint of its last step, no traceback."""

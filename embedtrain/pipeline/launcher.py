@@ -4,16 +4,18 @@
 where one fails, and tells of it in some 60 lines; what its processes say comes through as it is.
 """
 
+import os
 import runpy
 import sys
 from pathlib import Path
 
-from embedtrain.stops import die_with_parent
+from embedtrain.stops import as_its_starter, die_with_starter
 
 
 def main() -> None:
     """Run the module as the program that it is."""
-    die_with_parent()
+    die_with_starter()
+    os.environ.update(as_its_starter())
     file, module, *arguments = sys.argv[1:]
     sys.argv = [module, *arguments]
     sys.stderr = Path(file).open("a", buffering=1)  # noqa: SIM115

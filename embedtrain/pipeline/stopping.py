@@ -17,7 +17,7 @@ from types import FrameType
 import psutil
 
 from embedtrain.places import Failure, first_failure
-from embedtrain.stops import RESUME_CODE, SIGNALS, STOP, STOPPABLE, Stopped, hearing
+from embedtrain.stops import RESUME_CODE, SIGNALS, STOP, STOPPABLE, Stopped, as_its_starter, hearing
 
 POLL_SECONDS = 0.25
 GRACE_SECONDS = 10.0
@@ -83,7 +83,9 @@ def at_work(command: Sequence[str], folder: Path, *, follows: bool = False) -> I
     before = asked_at(folder), first_failure(folder)
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
-        work = Work(folder, subprocess.Popen(command), before)  # it has them blocked as well
+        work = Work(
+            folder, subprocess.Popen(command, env=as_its_starter()), before
+        )  # it has them blocked too
         with hearing(work.hear):
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
             yield work

@@ -11,7 +11,7 @@ from embedtrain.config.errors import UserError, disk_full_is_an_error
 from embedtrain.places import end, fail
 from embedtrain.stages.context import STAGE_FILE, StageContext, read_context
 from embedtrain.stages.run_report.machine import ran_on
-from embedtrain.stops import SIGNALS, die_with_parent
+from embedtrain.stops import SIGNALS, die_with_starter
 
 
 def work_on(folder: Path) -> None:
@@ -22,7 +22,7 @@ def work_on(folder: Path) -> None:
     """
     if not (folder / STAGE_FILE).is_file():
         raise UserError(f"{folder}: no {STAGE_FILE} there; stage folders are made by `embedtrain run`")
-    die_with_parent()
+    die_with_starter()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     context = read_context(folder)
     try:
