@@ -1,4 +1,4 @@
-"""Data: convert and audit."""
+"""Data: convert, split and audit."""
 
 from pathlib import Path
 from typing import Annotated
@@ -55,6 +55,24 @@ def convert(
         source=source,
         skip_faulty=skip_faulty,
     )
+
+
+@app.command(
+    epilog="Example: `embedtrain split my_faq/rows --share 0.25 --train my_faq/train --test my_faq/test`"
+)
+def split(
+    rows: Annotated[Path, typer.Argument(help="rows: a folder or a file", show_default=False)],
+    train: Annotated[Path, typer.Option(help="folder of rows to write, to train on", show_default=False)],
+    test: Annotated[
+        Path, typer.Option(help="folder to write, a test for `evaluate` in BEIR's layout", show_default=False)
+    ],
+    share: Annotated[float, typer.Option(help="at most this part of the rows is held out")] = 0.1,
+    seed: Annotated[int, typer.Option(help="which rows are drawn")] = 7,
+) -> None:
+    """Hold rows out: a test asks their queries, among the documents of all, and no text is on both sides."""
+    from embedtrain.stages.split import split_file
+
+    split_file(rows, train, test, share=share, seed=seed)
 
 
 @app.command(
