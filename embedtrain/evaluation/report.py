@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from embedtrain.config.errors import UserError
+from embedtrain.evaluation.differences import difference_sections, differences_json
 from embedtrain.evaluation.groups import METRIC_NAMES, Column, TaskGroup, group_tasks
 from embedtrain.evaluation.kept_tables import kept_json, kept_sections
 from embedtrain.evaluation.measure import BM25
@@ -43,6 +44,7 @@ def report_json(results: Sequence[Result], in_domain: Collection[str] = (), **fa
         **facts,
         "in_domain": sorted({result.task for result in results} & set(in_domain)),
         "results": [result.to_json() for result in results if not result.form],
+        "differences": differences_json(results),
         "inherited": kept_json(results),
     }
 
@@ -68,8 +70,9 @@ def report_page(
 
 
 def table_sections(results: Sequence[Result], in_domain: Collection[str] = ()) -> list[Section]:
-    """Held-out tasks, then those of the training sources."""
-    return [Section(group.title, table_blocks(group)) for group in group_tasks(results, in_domain)]
+    """Held-out tasks, those of the training sources, and how the models differ."""
+    groups = group_tasks(results, in_domain)
+    return [*(Section(group.title, table_blocks(group)) for group in groups), *difference_sections(results)]
 
 
 def neighbour_section(examples: Sequence[Neighbours]) -> Section:

@@ -12,6 +12,7 @@ from embedtrain.config.errors import UserError
 from embedtrain.config.schema import Machine
 from embedtrain.config.stages import Evaluate, MtebTask, Pair
 from embedtrain.dist import current, require_processes, start_processes, stop_processes
+from embedtrain.evaluation.differences import difference_tables
 from embedtrain.evaluation.groups import TextTable, terminal_tables
 from embedtrain.evaluation.inherited import forms_of
 from embedtrain.evaluation.installed import require_mteb
@@ -121,9 +122,9 @@ def write_figures(folder: Path, found: Found, in_domain: Collection[str]) -> Non
 
 
 def all_tables(found: Found, in_domain: Collection[str]) -> list[TextTable]:
-    """Of all models, then of pairs, then of vectors in fewer dims and bits."""
-    tables = [*terminal_tables(found.results, in_domain), *pair_tables(found.pairs, in_domain)]
-    return [*tables, *kept_text_tables(found.results)]
+    """Of all models and how they differ, then of pairs, then of vectors in fewer dims and bits."""
+    tables = [*terminal_tables(found.results, in_domain), *difference_tables(found.results)]
+    return [*tables, *pair_tables(found.pairs, in_domain), *kept_text_tables(found.results)]
 
 
 def show_results(found: Found, in_domain: Collection[str]) -> None:
