@@ -45,6 +45,8 @@ def test_bytes_that_do_not_grow_with_the_batch() -> None:
     assert fixed_bytes(SHAPE, Tuning("float32")) == 16 * n
     assert fixed_bytes(SHAPE, Tuning("bfloat16")) == 16 * n + 2 * SHAPE.products
     assert fixed_bytes(SHAPE, Tuning("bfloat16", adapters=100)) == 2 * n + 1600
+    small = 2 * (n - SHAPE.products) + 4.127 / 8 * SHAPE.products + 1600
+    assert fixed_bytes(SHAPE, Tuning("bfloat16", adapters=100, quantised=True)) == pytest.approx(small, 1e-4)
 
 
 def test_bytes_of_a_batch() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from embedtrain.artifacts import mark_done
 from embedtrain.cli import main
+from embedtrain.config.costs import NF4
 from embedtrain.config.load import load_machine, load_run
 from embedtrain.config.schema import Machine, Run
 from embedtrain.config.shapes import known_shape
@@ -257,3 +258,16 @@ def test_activation_checkpointing_needs_less_memory_and_more_time() -> None:
     assert before.seconds
     assert after.seconds
     assert after.seconds > before.seconds
+
+
+def test_a_base_in_4_bits_needs_less_memory() -> None:
+    path, machine = ROOT / "configs" / "mistral_7b.yaml", Machine(device="cuda", gpu="h100")
+    run = load_run(path, ["base.load=nf4"])
+    shape = model_of(run, "base").shape
+    assert shape is not None
+    (_, whole), small = estimate(path, machine), estimate_run(run, machine, plan_run(run))
+    before, after = whole.lines[0].cost.memory, small.lines[0].cost.memory
+    assert before is not None
+    assert after is not None
+    assert before.low - after.low == pytest.approx((2 - NF4) * shape.products)
+    assert whole.lines[1].cost.memory == small.lines[1].cost.memory  # no other kind of stage has it so

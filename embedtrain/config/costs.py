@@ -10,6 +10,8 @@ from embedtrain.config.shapes import Shape
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 FLOAT32 = 4
+NF4 = (4 + 8 / 64 + 32 / 64 / 256) / 8
+"""Bytes of a weight: 4 bits, an 8-bit scale for 64 of them, and a 32-bit one for 256 scales."""
 STATES = 2
 """Numbers that AdamW holds of each parameter."""
 CPU_FLOPS = 60e9
@@ -80,13 +82,15 @@ def utilisation(hidden: int) -> float:
 class Tuning:
     """What trains: all weights, or adapters of so many numbers, `ranks` summed over a layer's matrices.
 
-    `parts` processes share out the weights, and what an update needs of those that train.
+    `parts` processes share out the weights, and what an update needs of those that train. The linear layers
+    of a `quantised` base are in 4 bits.
     """
 
     precision: str
     adapters: int | None = None
     ranks: int = 0
     parts: int = 1
+    quantised: bool = False
 
     @property
     def is_full(self) -> bool:
@@ -203,7 +207,10 @@ def fixed_bytes(shape: Shape, tuning: Tuning) -> float:
         copy = BYTES[tuning.precision] * shape.products if tuning.is_mixed and tuning.parts == 1 else 0
         return (2 + STATES) * FLOAT32 * shape.parameters / tuning.parts + copy + gathered_bytes(shape, tuning)
     trained = (2 + STATES) * FLOAT32 * tuning.trained(shape)
-    return BYTES[tuning.precision] * shape.parameters / tuning.parts + trained + gathered_bytes(shape, tuning)
+    own = BYTES[tuning.precision]
+    linear = NF4 if tuning.quantised else own
+    base = own * (shape.parameters - shape.products) + linear * shape.products
+    return base / tuning.parts + trained + gathered_bytes(shape, tuning)
 
 
 def gathered_bytes(shape: Shape, tuning: Tuning) -> float:

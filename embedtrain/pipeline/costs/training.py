@@ -71,7 +71,8 @@ def train_cost(setting: Setting, stage: Train) -> Cost:
     if start.shape is None:
         return Cost(f"{what}, {steps:,} steps", tokens=tokens)
     parts = machine.num_processes if machine.sharding == "full" else 1
-    tuning = replace(tuning_of(stage, start, start.shape), parts=parts)
+    tuning = tuning_of(stage, start, start.shape)
+    tuning = replace(tuning, parts=parts, quantised=run.base.load is not None)
     batch, length = stage.batch_size, tokens / (rows * (1 + documents))
     world = machine.num_processes
     step = make_step(setting, tokens / max(1, steps), length, batch, batch * documents, start.shape.hidden)
