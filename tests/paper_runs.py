@@ -34,6 +34,7 @@ SHRUNK = (
     "base.model", "base.revision",
     "stages.*.teacher.model", "stages.*.documents.model",
     "stages.*.retrievers.*.model", "stages.*.teachers.*.model",
+    "stages.*.models.*", "stages.*.pairs.*.documents",
     "stages.*.batch_size", "stages.*.epochs", "stages.*.steps", "stages.*.max_rows",
     "stages.*.epochs_per_cycle", "stages.*.max_texts", "stages.*.held_out_texts",
     "stages.*.objective.matryoshka.dims.*", "stages.*.truncation.*",
@@ -116,6 +117,10 @@ def shrink(run: Run, models: Path) -> Run:
         for named in (stage.get("teacher"), stage.get("documents"), *judges(stage)):
             if named and "model" in named:
                 named["model"] = local(named["model"], models)
+        if stage["kind"] == "evaluate":
+            stage["models"] = [local(name, models) if "/" in name else name for name in stage["models"]]
+            for pair in stage["pairs"]:
+                pair["documents"] = local(pair["documents"], models)
         tiny = BASES[run.base.model][1] if stage["kind"] == "train" else 32
         view = stage.get("objective", {}).get("matryoshka")
         for holder, key in ((view, "dims"), (stage, "truncation")):

@@ -136,13 +136,13 @@ class SourceRows:
 
 
 def evaluate_faults(run: Run, stage: Evaluate, here: Location) -> Iterator[Fault]:
-    """Test data that is not there, and models that are neither stages, nor folders, nor packages."""
+    """Test data that is not there, and models that are nothing."""
     yield from test_data_faults(stage.data, (*here, "data"))
     yield from test_data_faults(stage.in_domain_data, (*here, "in_domain_data"))
-    names = {other.name for other in run.stages}
+    names = [other.name for other in run.stages]
     for field in ("models", "intermediate"):
         for number, model in enumerate(getattr(stage, field)):
-            if model not in names and (text := outside_model_fault(model)):
+            if text := outside_fault(model, names):
                 yield Fault((*here, field, number), text)
     yield from pair_faults(stage, here)
 
@@ -163,16 +163,6 @@ def data_fault(path: Path) -> str:
     return f"'{path}' {what} ending in {', '.join(ENDINGS)}"
 
 
-def outside_model_fault(model: str) -> str:
-    """What is wrong with a model that is no stage of the run; empty where nothing is."""
-    if model.startswith("pip:"):
-        return package_fault(model)
-    if Path(model).expanduser().is_dir():
-        return ""
-    expected = "an export stage, a folder or pip:name==version"
-    return f"'{model}' is no stage of this run and no folder; expected {expected}"
-
-
 def pair_faults(stage: Evaluate, here: Location) -> Iterator[Fault]:
     """Models of a pair that are not measured by themselves: nothing would stand beside the pair."""
     for number, pair in enumerate(stage.pairs):
@@ -187,7 +177,7 @@ def teacher_faults(run: Run, stage: Train | Distil | Export, here: Location) -> 
     if (named := teacher_of(stage)) is None:
         return
     key, teacher = named
-    if text := teacher_fault(teacher.model, [other.name for other in run.stages]):
+    if text := outside_fault(teacher.model, [other.name for other in run.stages]):
         yield Fault((*here, key, "model"), text)
     yield from pin_faults(teacher.model, teacher.revision, teacher.sha256, (*here, key))
 
@@ -222,8 +212,8 @@ def pin_faults(model: str, revision: str | None, sha256: str | None, here: Locat
         yield Fault((*here, "revision"), "is for a hub id; a package is pinned by sha256")
 
 
-def teacher_fault(model: str, stages: Sequence[str], causal: bool = False) -> str:
-    """What is wrong with a teacher's name; empty where nothing is, or where only the hub can tell."""
+def outside_fault(model: str, stages: Sequence[str], causal: bool = False) -> str:
+    """What is wrong with the name of a stage or a model; empty where nothing is, or only the hub can tell."""
     if model in stages or Path(model).expanduser().is_dir() or (causal and Path(model).is_file()):
         return ""
     if model.startswith("pip:"):

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from embedtrain.config.errors import nearest
 from embedtrain.config.faults import Fault, Location
-from embedtrain.config.inputs import missing, pin_faults, teacher_fault
+from embedtrain.config.inputs import missing, pin_faults, outside_fault
 from embedtrain.config.mining import Mine, Score, Select
 from embedtrain.config.retrievers import LikelihoodJudge, Pinned, Retriever, Teacher, YesNoJudge
 from embedtrain.config.rules import Rule
@@ -91,6 +91,6 @@ def judge_faults(
         seen[judge.column] += 1
         if isinstance(judge, Pinned):
             causal = isinstance(judge, LikelihoodJudge | YesNoJudge)
-            if text := teacher_fault(judge.model, [] if judge.kind != "model" else stages, causal):
+            if text := outside_fault(judge.model, [] if judge.kind != "model" else stages, causal):
                 yield Fault((*spot, "model"), text)
             yield from pin_faults(judge.model, judge.revision, judge.sha256, spot)

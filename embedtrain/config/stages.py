@@ -219,7 +219,7 @@ class Evaluate(Stage):
     kind: Literal["evaluate"]
     models: tuple[Str, ...] = Field(
         min_length=1,
-        description="earlier export stages, or folders or `pip:` packages of sentence-transformers models",
+        description="earlier export stages, or sentence-transformers folders, hub ids or `pip:` packages",
     )
     intermediate: tuple[Str, ...] = Field((), description="more models, measured on the first of `data` only")
     data: tuple[Str, ...] = Field((), description="folders or files with held-out test data")

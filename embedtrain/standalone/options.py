@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from embedtrain.config.errors import UserError, nearest
 from embedtrain.config.faults import faults
-from embedtrain.config.inputs import teacher_fault
+from embedtrain.config.inputs import outside_fault
 from embedtrain.config.reader import read_value
 from embedtrain.config.rules import (
     AbsoluteScore,
@@ -151,7 +151,7 @@ def teacher_section(text: str, max_tokens: int | None) -> Section:
 def given_model(option: str, model: str, causal: bool = False) -> str:
     """The model, where it is there or only the hub can tell."""
     model = str(Path(model).expanduser()) if model.startswith("~") else model
-    if text := teacher_fault(model, [], causal):
+    if text := outside_fault(model, [], causal):
         raise UserError(f"{option}: {text}")
     return model
 
