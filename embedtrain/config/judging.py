@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from embedtrain.config.errors import nearest
 from embedtrain.config.faults import Fault, Location
-from embedtrain.config.inputs import missing, pin_faults, outside_fault
+from embedtrain.config.inputs import missing, outside_fault, pin_faults
 from embedtrain.config.mining import Mine, Score, Select
 from embedtrain.config.retrievers import LikelihoodJudge, Pinned, Retriever, Teacher, YesNoJudge
 from embedtrain.config.rules import Rule
