@@ -33,7 +33,9 @@ def encoder() -> Encoder:
     return tiny_encoder("lora")
 
 
-def lengths(texts: Sequence[str], side: Literal["query", "document"]) -> np.ndarray:
+def lengths(
+    texts: Sequence[str], side: Literal["query", "document"], instructions: Sequence[str] = ()
+) -> np.ndarray:
     """Vectors (N, 2): the text's key, cut, and its side."""
     rows = [[text_key(text) % 1000, side == "query"] for text in texts]
     return np.array(rows, dtype=np.float32).reshape(len(texts), 2)
@@ -66,6 +68,15 @@ def test_a_teachers_vectors(encoder: Encoder, symmetric: bool) -> None:
     assert vectors.queries_NK.tolist() == lengths(["d", "f"], "query").tolist()
     side: Literal["query", "document"] = "query" if symmetric else "document"
     assert vectors.documents_CK.tolist() == lengths(["e", "n5", "g", "n6", "n7"], side).tolist()
+    asked: list[tuple[str, list[str]]] = []
+
+    def note(texts: Sequence[str], side: Literal["query", "document"], given: Sequence[str]) -> np.ndarray:
+        asked.append((side, list(given)))
+        return lengths(texts, side)
+
+    rows = [replace(ROWS[1], instruction="Own"), ROWS[2]]
+    collate(rows, range(2), range(2), 3, replace(plain, teacher=note))
+    assert asked == [("query", ["Own", "Find"]), (side, ["Own", "Own", "Find", "Find", "Find"])]
     nothing = collate([], [], [], 3, replace(plain, teacher=lengths)).teacher_vectors
     assert nothing is not None
     assert nothing.queries_NK.shape == nothing.documents_CK.shape == (0, 2)

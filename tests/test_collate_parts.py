@@ -48,7 +48,9 @@ def collations(teacher: bool = False) -> dict[str, Collation]:
     }
 
 
-def lengths(texts: Sequence[str], side: Literal["query", "document"]) -> np.ndarray:
+def lengths(
+    texts: Sequence[str], side: Literal["query", "document"], instructions: Sequence[str] = ()
+) -> np.ndarray:
     return np.array([[len(text), side == "query"] for text in texts], np.float32).reshape(len(texts), 2)
 
 

@@ -230,7 +230,7 @@ def test_a_projection_to_the_teachers_dims_is_learned(tmp_path: Path) -> None:
 
 def of_dim(dim: int) -> TeacherLookup:
     """A teacher whose vectors depend on the lengths of texts."""
-    return lambda texts, side: np.sin(
+    return lambda texts, side, instructions: np.sin(
         np.outer([len(text) for text in texts], np.arange(1, dim + 1)), dtype=np.float32
     )
 

@@ -1,5 +1,6 @@
 """The train stage: all faults at once, and a teacher whose vectors it learns."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from tiny_models import save_tiny
 
 from embedtrain.artifacts import write_json
 from embedtrain.config.errors import ConfigError, UserError
+from embedtrain.config.inputs import template_faults
 from embedtrain.config.load import resolved
 from embedtrain.config.references import inputs_of
 from embedtrain.data.rows import Row, write_rows
@@ -23,6 +25,7 @@ from embedtrain.stages.context import StageContext
 from embedtrain.stages.opening import open_sources
 from embedtrain.stages.probe import probe
 from embedtrain.stages.teacher import TEACHER, StoredVectors, lookups, teacher_vectors
+from embedtrain.text import validate_template
 from embedtrain.train.log import read_curve
 
 # --- the stage ----------------------------------------------------------------------------------------------
@@ -102,6 +105,60 @@ def test_vectors_are_the_teachers_with_its_own_prompts(tmp_path: Path) -> None:
     assert vectors(questions[::-1], "query").tolist() == vectors(questions, "query")[::-1].tolist()
     assert vectors([], "document").shape == (0, 32)
     assert isinstance(vectors.vectors["query"], np.memmap)
+
+
+PROMPT = "Instruct: {instruction}\nQuery: "
+
+
+def instructed(folder: Path, prompt: str = PROMPT, **pairs: str) -> StageContext:
+    """The same, asked in these words."""
+    taught_context(folder)
+    sources = {**SOURCES, "full": {"instruction": "Answer"}, "pairs": {"symmetric": True, **pairs}}
+    taught = {"model": "taught", "query_prompt": prompt}
+    return context_of(make_run(folder, TAUGHT, sources, teacher=taught), taught=folder / "taught")
+
+
+def test_a_teacher_is_asked_with_the_row_s_instruction(tmp_path: Path) -> None:
+    """Both sides of a symmetric source too; documents have the teacher's own prompt."""
+    context = instructed(tmp_path, instruction="Find the like")
+    stage, rows = stage_of(context.run), [replace(FULL[0], instruction="Explain"), *FULL]
+    assert stage.teacher is not None
+    vectors = teacher_vectors(context, stage, stage.teacher, {"full": rows, "pairs": PAIRS})
+    model = open_sentence_transformer(tmp_path / "taught" / "model").model
+    raw = {"normalize_embeddings": False, "prompt": ""}
+    query, answer, other = FULL[0].query, FULL[0].positives[0], PAIRS[0].positives[0]
+    for text, instruction in ((query, "Answer"), (query, "Explain"), (other, "Find the like")):
+        expected = model.encode(f"Instruct: {instruction}\nQuery: {text}", **raw)
+        np.testing.assert_allclose(vectors([text], "query", [instruction])[0], expected, rtol=1e-5, atol=1e-6)
+    expected = model.encode_document(answer, normalize_embeddings=False)
+    np.testing.assert_allclose(vectors([answer], "document", ["any"])[0], expected, rtol=1e-5, atol=1e-6)
+    with pytest.raises(KeyError, match="no teacher vector of the query"):
+        vectors([query], "query", ["Find the like"])
+
+
+def test_an_instruction_for_the_teacher_alone_is_seen(tmp_path: Path) -> None:
+    """No template of the student shows it, and the config is right all the same."""
+    run = instructed(tmp_path, instruction="Find the like").run
+    faults = [str(fault) for fault in template_faults(run, validate_template)]
+    assert faults == []
+    unseen = instructed(tmp_path, prompt="ask: ", instruction="Find the like").run
+    assert len(list(template_faults(unseen, validate_template))) == 2
+
+
+def test_a_prompt_without_an_instruction_is_one_for_all(tmp_path: Path) -> None:
+    vectors = stored(instructed(tmp_path, prompt="ask: "))
+    model = open_sentence_transformer(tmp_path / "taught" / "model").model
+    expected = model.encode(f"ask: {FULL[0].query}", prompt="", normalize_embeddings=False)
+    np.testing.assert_allclose(vectors([FULL[0].query], "query", ["any"])[0], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_missing_instruction_is_told_before_anything_is_encoded(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as error:
+        stored(instructed(tmp_path))
+    assert str(error.value) == (
+        "stage 'tune': teacher.query_prompt shows {instruction}, and source 'pairs' has none for the query "
+        "'one side 0'; give the source or its rows an instruction"
+    )
 
 
 def test_only_the_texts_that_are_needed_are_encoded(tmp_path: Path) -> None:

@@ -144,7 +144,9 @@ def scored(row: Row, grade: float, rng: np.random.Generator) -> Row:
     return replace(row, positive_scores=positive, negative_scores=negative, score=grade)
 
 
-def teach(texts: Sequence[str], side: Literal["query", "document"]) -> np.ndarray:
+def teach(
+    texts: Sequence[str], side: Literal["query", "document"], instructions: Sequence[str] = ()
+) -> np.ndarray:
     """Vectors that depend on the text and the side alone."""
     seeds = [abs(text_key(f"{side} {text}")) for text in texts]
     drawn = [np.random.default_rng(seed).normal(size=TEACHER_DIM) for seed in seeds]
@@ -191,7 +193,7 @@ def exact_norms(encoder: Encoder) -> None:
 
 def add_learned(encoder: Encoder, settings: Objective, teacher: TeacherLookup | None) -> None:
     """What the objective learns, as a training starts it, each number moved a little from there."""
-    teacher_dim = None if teacher is None else teacher([], "query").shape[1]
+    teacher_dim = None if teacher is None else teacher([], "query", []).shape[1]
     raw = initial_parameters(settings, encoder.dim, teacher_dim, seed=5)
     dtype = next(encoder.parameters()).dtype
     encoder.learned = nn.ParameterDict({name: (x + 0.1).to(dtype) for name, x in raw.items()})

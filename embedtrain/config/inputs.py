@@ -10,7 +10,7 @@ from embedtrain.config.distilling import Distil, StoredTeacher
 from embedtrain.config.errors import UserError, near_file, nearest
 from embedtrain.config.faults import Fault, Location
 from embedtrain.config.references import is_path, teacher_of
-from embedtrain.config.schema import Run, TextFormat
+from embedtrain.config.schema import Run
 from embedtrain.config.soups import Cocktail, Greedy, Soup
 from embedtrain.config.sources import Source
 from embedtrain.config.stages import Evaluate, Export, Train
@@ -69,7 +69,7 @@ def template_faults(run: Run, validate: ValidateTemplate) -> Iterator[Fault]:
         if source.few_shot:
             example = source.few_shot.example
             yield from template_fault(example, "example", True, (*here, "few_shot", "example"), validate)
-        yield from unseen_faults(source, run.text, here)
+        yield from unseen_faults(source, run, here)
 
 
 def template_fault(
@@ -82,11 +82,13 @@ def template_fault(
         yield Fault(here, str(error))
 
 
-def unseen_faults(source: Source, text: TextFormat, here: Location) -> Iterator[Fault]:
-    """An instruction, or examples, that no template of the source takes."""
+def unseen_faults(source: Source, run: Run, here: Location) -> Iterator[Fault]:
+    """An instruction, or examples, that no template of the source takes, nor a teacher's prompt."""
+    text, teachers = run.text, [stage.teacher for stage in run.stages if isinstance(stage, Train)]
+    taught = any(teacher is not None and teacher.is_instructed for teacher in teachers)
     query, document = source.query or text.query, source.document or text.document
     example = source.few_shot.example if source.few_shot else ""
-    if source.instruction and "{instruction}" not in query + document + example:
+    if source.instruction and not taught and "{instruction}" not in query + document + example:
         yield Fault((*here, "instruction"), "no template of this source holds {instruction}; none shows it")
     if source.few_shot and source.query is None and "{examples}" not in text.query:
         yield Fault((*here, "few_shot"), "text.query, its template, holds no {examples}; none would be seen")

@@ -10,7 +10,7 @@ from embedtrain.config.objective import Objective
 from embedtrain.config.soups import Soup
 from embedtrain.config.sources import Mixture
 from embedtrain.config.stage import CHECKPOINTING, Stage
-from embedtrain.config.tuning import Decay, Lora, TeacherModel
+from embedtrain.config.tuning import Decay, Lora, RowTeacher, TeacherModel
 from embedtrain.config.types import (
     LINK_NAME,
     AtLeastOne,
@@ -51,7 +51,7 @@ class Train(Stage):
     tuning: Literal["lora", "full"] = Field("lora", description="train adapters, or all weights")
     lora: Lora = Field(default_factory=Lora, description="the adapters; only with `tuning: lora`")
     objective: Objective = Field(description="what is minimised")
-    teacher: TeacherModel | None = Field(
+    teacher: RowTeacher | None = Field(
         None, description="for terms with `teacher: vectors` or `judge: teacher`, and embed_distill"
     )
     batch_size: Annotated[Int, Field(ge=2)] = Field(

@@ -1,10 +1,13 @@
 """What stages that take optimizer steps share: adapters, and models that teach."""
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from embedtrain.config.types import SHA256, AtLeastOne, Bool, Float, Positive, Str, Strict
+from embedtrain.config.types import SHA256, AtLeastOne, Bool, Float, Positive, Str, Strict, Text
+
+INSTRUCTION = "{instruction}"
 
 
 class Lora(Strict):
@@ -32,6 +35,29 @@ class TeacherModel(Strict):
     max_tokens: AtLeastOne | None = Field(
         None, description="texts are cut to so many tokens; absent means the model's own limit"
     )
+
+
+class RowTeacher(TeacherModel):
+    """A teacher of rows, which may have instructions."""
+
+    query_prompt: Text | None = Field(
+        None,
+        description="written before each query in place of the model's own prompt; {instruction} is the "
+        "row's, or its source's",
+    )
+
+    @property
+    def is_instructed(self) -> bool:
+        """Whether the prompt shows instructions."""
+        return self.query_prompt is not None and INSTRUCTION in self.query_prompt
+
+    @field_validator("query_prompt")
+    @classmethod
+    def _can_be_filled(cls, prompt: str | None) -> str | None:
+        for name in re.findall(r"\{\w+\}", prompt or ""):
+            if name != INSTRUCTION:
+                raise ValueError(f"unknown placeholder {name}; known is {INSTRUCTION}; the text comes last")
+        return prompt
 
 
 Decay = Annotated[Float, Field(ge=0, lt=1)]

@@ -78,8 +78,10 @@ class SentenceEmbedder:
         names = (self.prompt_name(side), *PLAIN_PROMPTS[side], self.model.default_prompt_name)
         return next((self.model.prompts[name] for name in names if name in self.model.prompts), None)
 
-    def encode(self, texts: Sequence[str], *, side: Side, normalize: bool = True) -> np.ndarray:
-        """By the task's prompt, else by `encode_query`, `encode_document` or, for side "", `encode`."""
+    def encode(
+        self, texts: Sequence[str], *, side: Side, normalize: bool = True, prompt: str | None = None
+    ) -> np.ndarray:
+        """By this prompt, the task's, or else `encode_query`, `encode_document` or, for side "", `encode`."""
         if not len(texts):
             return np.zeros((0, self.dim), dtype=np.float32)
         encoders = {
@@ -89,7 +91,8 @@ class SentenceEmbedder:
         }
         vectors = encoders[side](
             list(texts),
-            prompt_name=self.prompt_name(side),
+            prompt_name=self.prompt_name(side) if prompt is None else None,
+            prompt=prompt,
             batch_size=BATCH_SIZE,
             convert_to_tensor=True,
             normalize_embeddings=normalize,

@@ -8,38 +8,44 @@ import numpy as np
 
 from embedtrain.artifacts import hash_folder
 from embedtrain.collate import TeacherLookup
+from embedtrain.config.errors import UserError, shorten
 from embedtrain.config.fitting import num_negatives
 from embedtrain.config.needs import covers, uses_vectors
 from embedtrain.config.stages import Train
-from embedtrain.config.tuning import TeacherModel
+from embedtrain.config.tuning import RowTeacher, TeacherModel
 from embedtrain.data.rows import Row
 from embedtrain.dist import current
-from embedtrain.model.prompted import OWN_PROMPTS, Prompted
+from embedtrain.model.prompted import OWN_PROMPTS, Instructed, Prompted
 from embedtrain.model.source import resolve_model
 from embedtrain.model.st import SentenceEmbedder, open_sentence_transformer
 from embedtrain.places import wait_for
 from embedtrain.stages.context import StageContext
-from embedtrain.vectors import Recipe, Side, encode_texts, vector_key
+from embedtrain.vectors import Recipe, Side, TextEncoder, encode_texts, vector_key
 
 TEACHER = "teacher"  # in the stage's folder, while it trains
+Asked = tuple[str, str]
+"""A text, and the instruction that the teacher reads before it."""
 
 
 class StoredVectors:
     """Vectors by text and side, K dims each, from the memory maps in a folder."""
 
-    def __init__(self, folder: Path) -> None:
-        """Open what `encode_rows` wrote; the vectors stay on disk."""
+    def __init__(self, folder: Path, *, instructed: bool = False) -> None:
+        """Open what `encode_rows` wrote, queries with their instructions or not; the vectors stay on disk."""
+        self.instructed = instructed
         sides: tuple[Side, ...] = ("query", "document")
         there = [side for side in sides if (folder / f"{side}.keys.npy").exists()]
         self.keys = {side: np.load(folder / f"{side}.keys.npy") for side in there}
         self.vectors = {side: np.load(folder / f"{side}.npy", mmap_mode="r") for side in there}
         self.dim = int(next(iter(self.vectors.values())).shape[1])
 
-    def __call__(self, texts: Sequence[str], side: Side) -> np.ndarray:
+    def __call__(self, texts: Sequence[str], side: Side, instructions: Sequence[str] = ()) -> np.ndarray:
         """float32 (N, K), as the teacher gives them; KeyError for a text that was not encoded."""
         if not texts:
             return np.empty((0, self.dim), np.float32)
-        asked = np.array([vector_key(text) for text in texts], np.int64)
+        if not (self.instructed and side == "query"):
+            instructions = [""] * len(texts)
+        asked = np.array(list(map(vector_key, texts, instructions)), np.int64)
         keys = self.keys.get(side, asked[:0])
         places = np.searchsorted(keys, asked)
         known = places < len(keys)
@@ -50,7 +56,7 @@ class StoredVectors:
 
 
 def teacher_vectors(
-    context: StageContext, stage: Train, teacher: TeacherModel, rows: Mapping[str, Sequence[Row]]
+    context: StageContext, stage: Train, teacher: RowTeacher, rows: Mapping[str, Sequence[Row]]
 ) -> StoredVectors:
     """The teacher's vectors of all texts that its terms see.
 
@@ -59,9 +65,9 @@ def teacher_vectors(
     """
     folder = context.folder / TEACHER
     if current().rank == 0 and not folder.exists():
-        encode_rows(context, teacher, texts_by_side(context, stage, rows), folder)
+        encode_rows(context, teacher, texts_by_side(context, stage, teacher, rows), folder)
     wait_for([folder])
-    return StoredVectors(folder)
+    return StoredVectors(folder, instructed=teacher.is_instructed)
 
 
 def lookups(stage: Train, sources: Iterable[str], vectors: StoredVectors | None) -> dict[str, TeacherLookup]:
@@ -75,39 +81,64 @@ def is_taught(stage: Train, source: str) -> bool:
 
 
 def texts_by_side(
-    context: StageContext, stage: Train, rows: Mapping[str, Sequence[Row]]
-) -> dict[Side, set[str]]:
-    """Every text that may come into a batch; documents of a symmetric source are queries."""
-    texts: dict[Side, set[str]] = {"query": set(), "document": set()}
+    context: StageContext, stage: Train, teacher: RowTeacher, rows: Mapping[str, Sequence[Row]]
+) -> dict[Side, set[Asked]]:
+    """Every text that may come into a batch; documents of a symmetric source are queries.
+
+    Raises UserError for a row without an instruction where the teacher's prompt shows it.
+    """
+    texts: dict[Side, set[Asked]] = {"query": set(), "document": set()}
     for name in filter(lambda source: is_taught(stage, source), rows):
-        documents = texts["query" if context.run.sources[name].symmetric else "document"]
+        source = context.run.sources[name]
         with_negatives = num_negatives(context.run, stage, name) > 0
         for row in rows[name]:
-            texts["query"].add(row.query)
-            documents.update(row.positives, row.negatives if with_negatives else ())
+            instruction = ""
+            if teacher.is_instructed:
+                instruction = source.instruction if row.instruction is None else row.instruction
+                require_instruction(instruction, stage.name, name, row)
+            documents = [*row.positives, *(row.negatives if with_negatives else ())]
+            texts["query"].add((row.query, instruction))
+            if source.symmetric:
+                texts["query"].update((text, instruction) for text in documents)
+            else:
+                texts["document"].update((text, "") for text in documents)
     return texts
 
 
+def require_instruction(instruction: str, stage: str, source: str, row: Row) -> None:
+    """Raise UserError where there is none."""
+    if not instruction:
+        raise UserError(
+            f"stage '{stage}': teacher.query_prompt shows {{instruction}}, and source '{source}' has none "
+            f"for the query {shorten(row.query)}; give the source or its rows an instruction"
+        )
+
+
 def encode_rows(
-    context: StageContext, teacher: TeacherModel, texts: Mapping[Side, set[str]], folder: Path
+    context: StageContext, teacher: RowTeacher, texts: Mapping[Side, set[Asked]], folder: Path
 ) -> None:
     """Write each side's vectors in the order of their sorted keys; the folder is there once it is whole."""
     embedder, recipe = open_teacher(context, teacher)
-    encoder = Prompted(embedder)
+    encoder: TextEncoder = Prompted(embedder)
+    recipes = {side: replace(recipe, side=side) for side in texts}
+    if teacher.query_prompt is not None:
+        encoder = Instructed(embedder, teacher.query_prompt)
+        recipes["query"] = replace(recipe, template=f"query prompt {teacher.query_prompt}")
     aside = folder.with_name(f"{folder.name}.partial")
     for side, wanted in texts.items():
         if wanted:
-            ordered = sorted(wanted, key=vector_key)
+            ordered = sorted((vector_key(*asked), asked) for asked in wanted)
             encode_texts(
                 encoder,
-                ordered,
-                replace(recipe, side=side),
+                [text for _, (text, _) in ordered],
+                recipes[side],
                 context.vector_store,
+                instructions=[instruction for _, (_, instruction) in ordered],
                 tokens_per_batch=context.machine.encode_tokens,
                 label=f"teacher {teacher.model}: {side} texts",
                 out=aside / f"{side}.npy",
             )
-            np.save(aside / f"{side}.keys.npy", np.array([vector_key(text) for text in ordered], np.int64))
+            np.save(aside / f"{side}.keys.npy", np.array([key for key, _ in ordered], np.int64))
     aside.replace(folder)
 
 

@@ -113,7 +113,7 @@ def make_plan(rows: Rows, stage: Train, run: Run, seed: int) -> Plan:
 
 def add_learned(encoder: Encoder, stage: Train, seed: int, teachers: Teachers) -> None:
     """Give the encoder what the objective learns besides the weights; every training starts it anew."""
-    dims = {name: lookup([], "query").shape[1] for name, lookup in teachers.items()}
+    dims = {name: lookup([], "query", []).shape[1] for name, lookup in teachers.items()}
     if len(set(dims.values())) > 1:
         found = ", ".join(f"{dim} of source '{name}'" for name, dim in dims.items())
         raise UserError(f"stage '{stage.name}': the teachers' vectors have other dims: {found}; expected one")
