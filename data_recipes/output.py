@@ -12,6 +12,7 @@ from data_recipes.clusters import near_any
 from data_recipes.fetch import say
 from data_recipes.registry import ROOT
 from embedtrain.artifacts import hash_file, write_atomic
+from embedtrain.data.formats.beir import write_beir
 from embedtrain.data.rows import Row, write_rows
 
 CLIP_WORDS = 60
@@ -118,10 +119,12 @@ def write_retrieval(folder: Path, rows: Sequence[Row], num_queries: int, more: I
     for row in rows[:num_queries]:
         queries.setdefault(row.query, set()).update(ids[text] for text in row.positives)
     asked = [(f"q{number}", query) for number, query in enumerate(queries)]
-    write_jsonl(folder / "corpus.jsonl", [{"_id": i, "title": "", "text": t} for t, i in ids.items()])
-    write_jsonl(folder / "queries.jsonl", [{"_id": i, "text": query} for i, query in asked])
-    judged = [f"{i}\t{document}\t1" for i, query in asked for document in sorted(queries[query])]
-    write_atomic(folder / "qrels" / "test.tsv", "\n".join(["query-id\tcorpus-id\tscore", *judged]) + "\n")
+    write_beir(
+        folder,
+        documents=((name, text) for text, name in ids.items()),
+        queries=asked,
+        judged=((name, document) for name, query in asked for document in sorted(queries[query])),
+    )
     say(f"{folder}: {len(asked)} queries, {len(ids)} documents")
 
 

@@ -26,6 +26,8 @@ INTERRUPTED = 130
 
 STARTER = "EMBEDTRAIN_STARTER"
 """In the environment: the process id of the command or launcher of ours that started this one."""
+LAUNCHED = "TORCHELASTIC_RUN_ID"
+"""In the environment of what torch.distributed.run starts, as accelerate launch does too."""
 PR_SET_PDEATHSIG = 1
 
 Handler = Callable[[int, FrameType | None], None]
@@ -43,18 +45,26 @@ def as_its_starter() -> dict[str, str]:
 
 
 def die_with_starter() -> None:
-    """Where Linux can: this process is killed when the one of ours that started it is.
+    """Where Linux can: this process is killed when the one of ours, or the launcher, that started it is.
 
     So that nothing of a run goes on in a folder that the same command, given again, works in. One that was
     started by hand outlives its shell.
     """
-    if (starter := int(os.environ.pop(STARTER, "0"))) == 0:
+    by_hand = 0 if LAUNCHED not in os.environ else os.getppid()
+    if (starter := int(os.environ.pop(STARTER, by_hand))) == 0:
         return
     if os.getppid() == starter:
         with suppress(AttributeError, OSError):
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != starter and not psutil.pid_exists(starter):  # it was killed a moment ago
-        signal.raise_signal(signal.SIGKILL)
+    if os.getppid() != starter and not any(lives(one) for one in psutil.process_iter() if one.pid == starter):
+        signal.raise_signal(signal.SIGKILL)  # it was killed a moment ago
+
+
+def lives(process: psutil.Process) -> bool:
+    """Whether the process holds anything yet: one that only its parent has to ask for does not."""
+    with suppress(psutil.NoSuchProcess):
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    return False
 
 
 @contextmanager

@@ -36,7 +36,7 @@ def test_a_difference_is_the_bootstrap_of_each_query_s_own() -> None:
     """The slow twin resamples the differences themselves."""
     for model in ("tuned", "worse"):
         own_N = values(model) - values("base")
-        figure = Differences(RESULTS).figure(model, "faq")
+        figure = Differences(RESULTS).figure(model, ["faq"])
         assert figure is not None
         assert figure.value == pytest.approx(own_N.mean())
         assert figure.interval == pytest.approx(bounds(bootstrap(mean_of(own_N), NUM)))
@@ -48,14 +48,16 @@ def test_the_mean_of_tasks_draws_each_of_them() -> None:
     others = GENERATOR.normal(50, 9, (2, 40))
     results = [*RESULTS, result("base", "titles", others[0]), result("tuned", "titles", others[1])]
     found = Differences(results)
-    assert [name for _, name in found.rows] == ["faq", "titles", None]
-    assert found.rows[-1][0] == "mean of 2 tasks"
-    mean = found.figure("tuned", None)
-    parts = [found.figure("tuned", task) for task in ("faq", "titles")]
+    assert [tasks for _, tasks in found.rows] == [("faq",), ("titles",), ("faq", "titles")]
+    assert found.rows[-1][0] == "mean of 2 held-out tasks"
+    mean = found.figure("tuned", ["faq", "titles"])
+    parts = [found.figure("tuned", [task]) for task in ("faq", "titles")]
     assert mean is not None
     assert mean.value == pytest.approx(np.mean([part.value for part in parts if part]))
     assert mean.draws == pytest.approx(np.mean([part.draws for part in parts if part], axis=0))
-    assert found.figure("worse", None) is None  # it was not measured on both
+    assert found.figure("worse", ["faq", "titles"]) is None  # it was not measured on both
+    apart = Differences(results, in_domain=["titles"])
+    assert [tasks for _, tasks in apart.rows] == [("faq",), ("titles",)]  # no mean over both kinds
     (table,) = difference_tables(results)
     assert [row[2] for row in table.rows][1:] == ["—", "—"]
 
@@ -88,6 +90,7 @@ def test_more_models_than_a_terminal_is_wide_for() -> None:
         RESULTS[:2],  # BM25 and one model
         [RESULTS[1], result("tuned", "titles")],  # on nothing in common
         [RESULTS[1], result("base", form="int8")],  # one model in two forms
+        [Result.from_json(RESULTS[1].to_json()), *RESULTS[2:]],  # the first is mteb's own, without draws
         [Result.from_json(one.to_json()) for one in RESULTS],  # read from a report, without draws
     ],
 )
@@ -98,9 +101,9 @@ def test_nothing_to_compare(results: list[Result]) -> None:
 
 def test_in_the_report_and_on_the_page() -> None:
     told = report_json(RESULTS)["differences"]
-    assert [(one["model"], one["less"], one["task"]) for one in told] == [
-        ("tuned", "base", "faq"),
-        ("worse", "base", "faq"),
+    assert [(one["model"], one["less"], one["tasks"]) for one in told] == [
+        ("tuned", "base", ["faq"]),
+        ("worse", "base", ["faq"]),
     ]
     assert told[0]["low"] < told[0]["value"] < told[0]["high"]
     (section,) = difference_sections(RESULTS)

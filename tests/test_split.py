@@ -65,13 +65,13 @@ def test_groups_stay_together(
     train, held_out = (set(numbers.tolist()) for numbers in split_rows(store, share, seed))
     assert train | held_out == set(range(len(rows)))
     assert not train & held_out
-    assert len(held_out) <= round(share * len(rows))
-    room = round(share * len(rows)) - len(held_out)
+    room = min(round(share * len(rows)), len(rows) - 1) - len(held_out)
+    assert room >= 0
     for group in slow_groups(rows):
         assert group <= train or group <= held_out
         assert group <= held_out or len(group) > room
-    answers = {text for number in held_out for text in rows[number].positives}
-    refused = sum(not answers.isdisjoint(rows[number].negatives) for number in train)
+    out_texts = {text for number in held_out for text in (rows[number].query, *rows[number].positives)}
+    refused = sum(not out_texts.isdisjoint(rows[number].negatives) for number in train)
     kept, out = (store.take(np.array(sorted(numbers), np.int64)) for numbers in (train, held_out))
     assert num_refused(kept, out) == refused
 
@@ -87,13 +87,16 @@ def test_real_rows(tmp_path: Path) -> None:
     assert len(held_out) == 300
     assert not set().union(*map(sides, kept)) & set().union(*map(sides, held_out))
     task = read_beir(test)
-    assert set(task.documents) == {text for row in rows for text in row.positives}
+    answers = {text_key(text) for row in held_out for text in row.positives}
+    asked_keys = {text_key(row.query) for row in held_out} - answers
+    everything = {text_key(text) for row in rows for text in row.positives}
+    assert {text_key(text) for text in task.documents} == everything - asked_keys
     texts = dict(zip(task.document_ids, task.documents, strict=True))
     asked = dict(zip(task.query_ids, task.queries, strict=True))
     assert {(asked[query], texts[name]) for query, names in task.judged.items() for name in names} == {
-        (row.query, text) for row in held_out for text in row.positives
+        (row.query, text) for row in held_out if text_key(row.query) in asked_keys for text in row.positives
     }
-    assert list(map(text_key, task.queries)) == list(dict.fromkeys(text_key(row.query) for row in held_out))
+    assert set(map(text_key, task.queries)) == asked_keys
 
 
 def test_a_seed_draws_the_same_bytes(tmp_path: Path) -> None:
@@ -111,16 +114,56 @@ def test_negatives_are_documents_and_are_counted(tmp_path: Path, capsys: pytest.
     rows = [Row(f"query {n}", (f"answer {n}",), (f"answer {(n + 1) % 10}", "wrong")) for n in range(10)]
     write_rows(tmp_path / "rows.parquet", rows)
     split_file(tmp_path / "rows.parquet", tmp_path / "train", tmp_path / "test", share=0.1, seed=0)
-    assert "1 rows to train on have a held-out answer among their negatives" in capsys.readouterr().out
+    assert "1 rows to train on have a held-out text among their negatives" in capsys.readouterr().out
     lines = (tmp_path / "test" / "corpus.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["text"] for line in lines] == [*(f"answer {n}" for n in range(10)), "wrong"]
+
+
+def test_no_query_finds_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One that is another row's negative is no document; one that answers another is not asked."""
+    rows = [Row("a", ("b",), ("z",)), Row("b", ("c",)), Row("d", ("e",), ("a",)), Row("f", ("e",), ("a",))]
+    write_rows(tmp_path / "rows.parquet", rows)
+    drawn = next(
+        seed for seed in range(9) if split_rows(open_rows(tmp_path / "rows.parquet"), 0.5, seed)[1][0] == 0
+    )
+    split_file(tmp_path / "rows.parquet", tmp_path / "train", tmp_path / "test", share=0.5, seed=drawn)
+    assert [row.query for row in read_rows(tmp_path / "test" / HELD_OUT)] == ["a", "b"]
+    task = read_beir(tmp_path / "test")
+    assert task.queries == ("a",)
+    assert task.documents == ("b", "c", "e", "z")
+    told = capsys.readouterr().out
+    assert "1 queries held out are not asked: they answer others, and would find themselves" in told
+    assert "2 rows to train on have a held-out text among their negatives" in told
+
+
+@pytest.mark.parametrize(("train", "test"), [("a", "a"), ("a/b", "a"), ("a", "a/b"), ("a", "./b/../a")])
+def test_folders_in_each_other(tmp_path: Path, train: str, test: str) -> None:
+    with pytest.raises(UserError, match="expected two folders beside each other"):
+        split_file(ROOT / "rows/wordnet/test.parquet", tmp_path / train, tmp_path / test, share=0.1, seed=0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_split_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C after the rows were written, before the test is in place."""
+
+    def stop(*_: object, **__: object) -> None:
+        (tmp_path / "train").mkdir()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("embedtrain.stages.split.write_store", stop)
+    rows = ROOT / "rows" / "wordnet" / "test.parquet"
+    with pytest.raises(KeyboardInterrupt):
+        split_file(rows, tmp_path / "train", tmp_path / "test", share=0.1, seed=0)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
     ("rows", "share", "wrong"),
     [
         ([Row("q", ("a",))], 1.0, "--share 1: expected a number between 0 and 1"),
-        ([Row("q", ("a",)), Row("r", ("b",))], 0.2, "--share 0.2 of 2 rows cannot be held out"),
+        ([Row("q", ("a",))], 0.5, "--share 0.5 of 1 rows holds none out: expected two rows"),
+        ([Row("q", ("a",)), Row("r", ("b",))], 0.2, "--share 0.2 of 2 rows holds none out"),
+        ([Row(a, (b,)) for a, b in ("qa", "aq", "rb")], 0.67, "every query held out answers another one"),
         ([Row("q", ("a",)), Row("r", ("a",))], 0.9, "the smallest group of rows with texts in common has 2"),
         ([Row("q", ("a",), score=0.5), Row("r", ("b",))], 0.5, "1 rows have a grade; expected queries"),
     ],

@@ -15,6 +15,7 @@ from embedtrain.config.errors import ConfigError, UserError
 from embedtrain.config.inputs import template_faults
 from embedtrain.config.load import resolved
 from embedtrain.config.references import inputs_of
+from embedtrain.config.schema import TextFormat
 from embedtrain.data.rows import Row, write_rows
 from embedtrain.data.store import write_store
 from embedtrain.dist import current
@@ -24,7 +25,13 @@ from embedtrain.stages import train as train_stage
 from embedtrain.stages.context import StageContext
 from embedtrain.stages.opening import open_sources
 from embedtrain.stages.probe import probe
-from embedtrain.stages.teacher import TEACHER, StoredVectors, lookups, teacher_vectors
+from embedtrain.stages.teacher import (
+    TEACHER,
+    StoredVectors,
+    lookups,
+    require_whole_words,
+    teacher_vectors,
+)
 from embedtrain.text import validate_template
 from embedtrain.train.log import read_curve
 
@@ -150,6 +157,18 @@ def test_a_prompt_without_an_instruction_is_one_for_all(tmp_path: Path) -> None:
     model = open_sentence_transformer(tmp_path / "taught" / "model").model
     expected = model.encode(f"ask: {FULL[0].query}", prompt="", normalize_embeddings=False)
     np.testing.assert_allclose(vectors([FULL[0].query], "query", ["any"])[0], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_prompt_that_would_take_a_word_out_of_the_pool_is_told(tmp_path: Path) -> None:
+    """A teacher that does not pool its prompt, and one whose last token joins the text's first word."""
+    colon = TextFormat(query="ask:{text}", document="{text}")
+    tiny_export(tmp_path / "unpooled", text=colon, pool_instruction=False)
+    opened = open_sentence_transformer(tmp_path / "unpooled" / "model")
+    require_whole_words(opened, "Query:")
+    with pytest.raises(UserError, match="leaves prompts out of its pool"):
+        require_whole_words(opened, "Query: ")
+    tiny_export(tmp_path / "pooled", text=colon)
+    require_whole_words(open_sentence_transformer(tmp_path / "pooled" / "model"), "Query: ")
 
 
 def test_a_missing_instruction_is_told_before_anything_is_encoded(tmp_path: Path) -> None:

@@ -150,6 +150,7 @@ time.sleep(99)
 """
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent is gone")
 @pytest.mark.parametrize("how", ["bound", "by hand"])
 def test_only_what_a_run_started_dies_with_it(how: str) -> None:
     """A stage that was started by hand outlives its shell."""

@@ -66,10 +66,10 @@ def split(
     test: Annotated[
         Path, typer.Option(help="folder to write, a test for `evaluate` in BEIR's layout", show_default=False)
     ],
-    share: Annotated[float, typer.Option(help="at most this part of the rows is held out")] = 0.1,
-    seed: Annotated[int, typer.Option(help="which rows are drawn")] = 7,
+    share: Annotated[float, typer.Option(help="about this part of the rows is held out")] = 0.1,
+    seed: Annotated[int, typer.Option(min=0, help="which rows are drawn")] = 7,
 ) -> None:
-    """Hold rows out: a test asks their queries, among the documents of all, and no text is on both sides."""
+    """Hold rows out for a test, which asks their queries among all documents; no answer is on both sides."""
     from embedtrain.stages.split import split_file
 
     split_file(rows, train, test, share=share, seed=seed)

@@ -10,7 +10,7 @@ from embedtrain.config.distilling import Distil, StoredTeacher
 from embedtrain.config.errors import UserError, near_file, nearest
 from embedtrain.config.faults import Fault, Location
 from embedtrain.config.references import is_path, teacher_of
-from embedtrain.config.schema import Run
+from embedtrain.config.schema import Run, TextFormat
 from embedtrain.config.soups import Cocktail, Greedy, Soup
 from embedtrain.config.sources import Source
 from embedtrain.config.stages import Evaluate, Export, Train
@@ -69,7 +69,7 @@ def template_faults(run: Run, validate: ValidateTemplate) -> Iterator[Fault]:
         if source.few_shot:
             example = source.few_shot.example
             yield from template_fault(example, "example", True, (*here, "few_shot", "example"), validate)
-        yield from unseen_faults(source, run, here)
+        yield from unseen_faults(source, run.text, here, taught=reads_instructions(run, name))
 
 
 def template_fault(
@@ -82,10 +82,15 @@ def template_fault(
         yield Fault(here, str(error))
 
 
-def unseen_faults(source: Source, run: Run, here: Location) -> Iterator[Fault]:
-    """An instruction, or examples, that no template of the source takes, nor a teacher's prompt."""
-    text, teachers = run.text, [stage.teacher for stage in run.stages if isinstance(stage, Train)]
-    taught = any(teacher is not None and teacher.is_instructed for teacher in teachers)
+def reads_instructions(run: Run, source: str) -> bool:
+    """Whether the teacher of a stage that trains on the source shows instructions."""
+    trains = [stage for stage in run.stages if isinstance(stage, Train)]
+    teachers = [stage.teacher for stage in trains if stage.sources is None or source in stage.sources]
+    return any(teacher is not None and teacher.is_instructed for teacher in teachers)
+
+
+def unseen_faults(source: Source, text: TextFormat, here: Location, *, taught: bool) -> Iterator[Fault]:
+    """An instruction, or examples, that no template of the source takes, nor (`taught`) a teacher."""
     query, document = source.query or text.query, source.document or text.document
     example = source.few_shot.example if source.few_shot else ""
     if source.instruction and not taught and "{instruction}" not in query + document + example:
@@ -221,7 +226,7 @@ def outside_fault(model: str, stages: Sequence[str], causal: bool = False) -> st
     if model.startswith("pip:"):
         return package_fault(model)
     if model.count("/") == 1 and HUB_ID.match(model):
-        return ""
+        return missing(model) if Path(model).parent.is_dir() else ""
     expected = "a folder, a hub id owner/name or pip:name==version"
     if stages:
         return (

@@ -54,7 +54,7 @@ class RowTeacher(TeacherModel):
     @field_validator("query_prompt")
     @classmethod
     def _can_be_filled(cls, prompt: str | None) -> str | None:
-        for name in re.findall(r"\{\w+\}", prompt or ""):
+        for name in re.findall(r"\{[^{}]*\}", prompt or ""):
             if name != INSTRUCTION:
                 raise ValueError(f"unknown placeholder {name}; known is {INSTRUCTION}; the text comes last")
         return prompt

@@ -44,7 +44,7 @@ def report_json(results: Sequence[Result], in_domain: Collection[str] = (), **fa
         **facts,
         "in_domain": sorted({result.task for result in results} & set(in_domain)),
         "results": [result.to_json() for result in results if not result.form],
-        "differences": differences_json(results),
+        "differences": differences_json(results, in_domain),
         "inherited": kept_json(results),
     }
 
@@ -72,7 +72,10 @@ def report_page(
 def table_sections(results: Sequence[Result], in_domain: Collection[str] = ()) -> list[Section]:
     """Held-out tasks, those of the training sources, and how the models differ."""
     groups = group_tasks(results, in_domain)
-    return [*(Section(group.title, table_blocks(group)) for group in groups), *difference_sections(results)]
+    return [
+        *(Section(group.title, table_blocks(group)) for group in groups),
+        *difference_sections(results, in_domain),
+    ]
 
 
 def neighbour_section(examples: Sequence[Neighbours]) -> Section:

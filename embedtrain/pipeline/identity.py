@@ -19,6 +19,7 @@ from embedtrain.config.schema import Run
 from embedtrain.config.soups import Cocktail, Greedy, Soup
 from embedtrain.config.stages import AnyStage, Evaluate, Export, Filter, Train
 
+ABSENT = "absent"
 FORMATS = {
     "filter": 1,
     "train": 2,
@@ -120,9 +121,11 @@ def explain(folder: Path, stage: AnyStage, parts: Mapping[str, object]) -> str:
     if not finished:
         return "not made yet"
     before = read_json(max(finished, key=lambda p: (p / DONE).stat().st_mtime) / DONE)["parts"]
-    changed = sorted(k for k in before.keys() | parts.keys() if before.get(k) != parts.get(k))
+    changed = sorted(k for k in before.keys() | parts.keys() if before.get(k, ABSENT) != parts.get(k, ABSENT))
     shown = [
-        f"{k} changed" if k.startswith(("contents", "stage ")) else f"{k} {before.get(k)} → {parts.get(k)}"
+        f"{k} changed"
+        if k.startswith(("contents", "stage "))
+        else f"{k} {before.get(k, ABSENT)} → {parts.get(k, ABSENT)}"
         for k in changed[:2]
     ]
     return "; ".join(shown) + (f" and {len(changed) - 2} more" if len(changed) > 2 else "")

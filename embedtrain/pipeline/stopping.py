@@ -17,7 +17,7 @@ from types import FrameType
 import psutil
 
 from embedtrain.places import Failure, first_failure
-from embedtrain.stops import RESUME_CODE, SIGNALS, STOP, STOPPABLE, Stopped, as_its_starter, hearing
+from embedtrain.stops import RESUME_CODE, SIGNALS, STOP, STOPPABLE, Stopped, as_its_starter, hearing, lives
 
 POLL_SECONDS = 0.25
 GRACE_SECONDS = 10.0
@@ -83,9 +83,8 @@ def at_work(command: Sequence[str], folder: Path, *, follows: bool = False) -> I
     before = asked_at(folder), first_failure(folder)
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
-        work = Work(
-            folder, subprocess.Popen(command, env=as_its_starter()), before
-        )  # it has them blocked too
+        child = subprocess.Popen(command, env=as_its_starter())  # it has them blocked too
+        work = Work(folder, child, before)
         with hearing(work.hear):
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
             yield work
@@ -106,15 +105,8 @@ def kill_tree(child: subprocess.Popen[bytes]) -> None:
     for process in doomed:
         with suppress(psutil.NoSuchProcess):
             process.kill()
-    while any(map(is_alive, doomed)) and time.monotonic() < until:
+    while any(map(lives, doomed)) and time.monotonic() < until:
         time.sleep(POLL_SECONDS / 10)
-
-
-def is_alive(process: psutil.Process) -> bool:
-    """Whether the process holds anything yet: one that only its parent has to ask for does not."""
-    with suppress(psutil.NoSuchProcess):
-        return bool(process.status() != psutil.STATUS_ZOMBIE)
-    return False
 
 
 def freeze(child: subprocess.Popen[bytes]) -> list[psutil.Process]:

@@ -29,15 +29,16 @@ def wait_for(
     The launcher ends all processes when one fails. Raises RuntimeError where the launcher itself was killed,
     so that no process waits for ever, and Stalled where another one stands still for the machine's timeout.
     """
+    parent = os.getppid()
     for path in paths:
         if not path.exists():
-            await_one(path, poll_seconds)
+            await_one(path, poll_seconds, parent)
         arrived(path)
 
 
-def await_one(path: Path, poll_seconds: float) -> None:
+def await_one(path: Path, poll_seconds: float, parent: int) -> None:
     """Return once this file is there; raises as `wait_for` does."""
-    parent, patience = os.getppid(), Patience.of_this()
+    patience = Patience.of_this()
     while not path.exists():
         if os.getppid() != parent:
             raise RuntimeError(f"what started this process has ended; {path} will never come")

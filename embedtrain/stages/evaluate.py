@@ -123,7 +123,7 @@ def write_figures(folder: Path, found: Found, in_domain: Collection[str]) -> Non
 
 def all_tables(found: Found, in_domain: Collection[str]) -> list[TextTable]:
     """Of all models and how they differ, then of pairs, then of vectors in fewer dims and bits."""
-    tables = [*terminal_tables(found.results, in_domain), *difference_tables(found.results)]
+    tables = [*terminal_tables(found.results, in_domain), *difference_tables(found.results, in_domain)]
     return [*tables, *pair_tables(found.pairs, in_domain), *kept_text_tables(found.results)]
 
 

@@ -1,15 +1,14 @@
 """The command `embedtrain split`: rows in; rows to train on, and a test that asks the others, out."""
 
-import json
 import os
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from embedtrain.artifacts import flush
 from embedtrain.config.errors import UserError
+from embedtrain.data.formats.beir import write_beir
 from embedtrain.data.rows import write_rows
 from embedtrain.data.split import groups, num_refused, split_rows
 from embedtrain.data.store import RowStore, open_rows, write_store
@@ -22,79 +21,84 @@ HELD_OUT = "held_out.parquet"
 def split_file(rows: Path, train: Path, test: Path, *, share: float, seed: int) -> None:
     """Write the folder of rows `train` and the BEIR folder `test`, and print what they hold.
 
-    Raises UserError, and writes nothing, where one of them is there, where a row has a grade or where no row
-    can be held out or trained on.
+    Raises UserError, and leaves neither, where one of them is there or holds the other, where a row has a
+    grade, where no row can be held out, and where no query can be asked.
     """
+    require_places(train, test)
     if not 0 < share < 1:
         raise UserError(f"--share {share:g}: expected a number between 0 and 1")
-    for folder in (train, test):
-        if folder.exists():
-            raise UserError(f"{folder}: is there already; remove it or give another name")
     store = open_rows(rows)
     if graded := int(np.isfinite(store.score_N).sum()):
         raise UserError(f"{rows}: {graded:,} rows have a grade; expected queries with their answers")
     kept_N, held_out_N = split_rows(store, share, seed)
-    if not len(held_out_N) or not len(kept_N):
-        _, size_G = groups(store)
-        raise UserError(
-            f"{rows}: --share {share:g} of {len(store):,} rows cannot be held out: the smallest group of "
-            f"rows with texts in common has {size_G.min():,}; expected a larger share"
-        )
+    if not len(held_out_N):
+        raise UserError(f"{rows}: --share {share:g} of {len(store):,} rows holds none out: {smallest(store)}")
     kept, held_out = store.take(kept_N), store.take(held_out_N)
     aside = test.with_name(f".{test.name}.{os.getpid()}.partial")
     try:
-        num_queries, num_documents = write_test(aside, store, held_out)
-        write_rows(aside / HELD_OUT, held_out)
+        asked, num_documents = write_test(aside, store, held_out)
+        if not asked:
+            raise UserError(f"{rows}: every query held out answers another one; nothing can be asked")
+        write_rows(aside / HELD_OUT, list(held_out))
         write_store(train, kept, facts={"split from": str(rows), "share": share, "seed": seed})
         aside.replace(test)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    except BaseException:
+        for folder in (aside, train):
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
     flush(test.parent)
     print_table(
         f"{rows}: {len(store):,} rows",
         ["written", "rows", "holds"],
         [
             [str(train), len(kept), "what to train on"],
-            [str(test), len(held_out), f"a test: {num_queries:,} queries, {num_documents:,} documents"],
+            [str(test), len(held_out), f"a test: {asked:,} queries, {num_documents:,} documents"],
         ],
     )
+    if answers := len(np.unique(held_out.query_N)) - asked:
+        print(f"{answers:,} queries held out are not asked: they answer others, and would find themselves")
     if refused := num_refused(kept, held_out):
-        print(f"{refused:,} rows to train on have a held-out answer among their negatives: mine after this")
+        print(f"{refused:,} rows to train on have a held-out text among their negatives: mine after this")
+
+
+def require_places(train: Path, test: Path) -> None:
+    """Raise UserError unless both folders are new and apart."""
+    for folder in (train, test):
+        if folder.exists():
+            raise UserError(f"{folder}: is there already; remove it or give another name")
+    one, other = train.resolve(), test.resolve()
+    if one.is_relative_to(other) or other.is_relative_to(one):
+        raise UserError(f"--train {train} and --test {test}: expected two folders beside each other")
+
+
+def smallest(store: RowStore) -> str:
+    """Why no group of rows fits."""
+    if len(store) == 1:
+        return "expected two rows at least"
+    size = np.bincount(groups(store)).min()
+    return f"the smallest group of rows with texts in common has {size:,}; expected a larger share"
 
 
 def write_test(folder: Path, store: RowStore, held_out: RowStore) -> tuple[int, int]:
-    """A BEIR folder: the queries held out, all rows' positives and negatives; how many there are of each."""
-    document_D, name_of = numbered(store, np.concatenate([store.positive_P, store.negative_Q]), "d")
-    query_D, query_of = numbered(store, held_out.query_N, "q")
-    query_P = np.repeat(held_out.query_N, np.diff(held_out.positive_starts))
-    judged = dict.fromkeys(
-        (query_of[query], name_of[document])
-        for query, document in zip(
-            store.keys_M[query_P].tolist(), store.keys_M[held_out.positive_P].tolist(), strict=True
-        )
+    """A BEIR folder of what is held out among all rows' documents; how many queries and documents it has.
+
+    No query finds itself: one that answers another query is not asked, and any other is no document.
+    """
+    queries = named("q", held_out.query_N, without=held_out.positive_P)
+    all_texts = np.concatenate([store.positive_P, store.negative_Q])
+    documents = named("d", all_texts, without=np.array(list(queries), np.int64))
+    query_P = np.repeat(held_out.query_N, np.diff(held_out.positive_starts)).tolist()
+    pairs = dict.fromkeys(zip(query_P, held_out.positive_P.tolist(), strict=True))
+    write_beir(
+        folder,
+        documents=((name, store.text(text)) for text, name in documents.items()),
+        queries=((name, store.text(text)) for text, name in queries.items()),
+        judged=((queries[query], documents[text]) for query, text in pairs if query in queries),
     )
-    (folder / "qrels").mkdir(parents=True)
-    write_texts(folder / "corpus.jsonl", store, document_D, name_of, {"title": ""})
-    write_texts(folder / "queries.jsonl", store, query_D, query_of, {})
-    with (folder / "qrels" / "test.tsv").open("w", encoding="utf-8") as file:
-        file.write("query-id\tcorpus-id\tscore\n")
-        file.writelines(f"{query}\t{document}\t1\n" for query, document in judged)
-    return len(query_D), len(document_D)
+    return len(queries), len(documents)
 
 
-def numbered(store: RowStore, texts: np.ndarray, letter: str) -> tuple[np.ndarray, dict[int, str]]:
-    """(ids of the different texts, in the order in which they come; by `text_key` the name of each)."""
-    keys, first = np.unique(store.keys_M[texts], return_index=True)
-    order = np.argsort(first)
-    names = {int(key): f"{letter}{number}" for number, key in enumerate(keys[order])}
-    return texts[first[order]], names
-
-
-def write_texts(
-    path: Path, store: RowStore, texts: np.ndarray, name_of: Mapping[int, str], more: Mapping[str, str]
-) -> None:
-    """A JSON object a text: its name, `more`, and the text."""
-    with path.open("w", encoding="utf-8") as file:
-        for number in texts.tolist():
-            record = {"_id": name_of[int(store.keys_M[number])], **more, "text": store.text(number)}
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+def named(letter: str, texts: np.ndarray, *, without: np.ndarray) -> dict[int, str]:
+    """By text id a name, in the order in which the texts come."""
+    ids = dict.fromkeys(texts[~np.isin(texts, without)].tolist())
+    return {text: f"{letter}{number}" for number, text in enumerate(ids)}

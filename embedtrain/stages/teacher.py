@@ -17,7 +17,7 @@ from embedtrain.data.rows import Row
 from embedtrain.dist import current
 from embedtrain.model.prompted import OWN_PROMPTS, Instructed, Prompted
 from embedtrain.model.source import resolve_model
-from embedtrain.model.st import SentenceEmbedder, open_sentence_transformer
+from embedtrain.model.st import SentenceEmbedder, open_sentence_transformer, routes
 from embedtrain.places import wait_for
 from embedtrain.stages.context import StageContext
 from embedtrain.vectors import Recipe, Side, TextEncoder, encode_texts, vector_key
@@ -45,7 +45,7 @@ class StoredVectors:
             return np.empty((0, self.dim), np.float32)
         if not (self.instructed and side == "query"):
             instructions = [""] * len(texts)
-        asked = np.array(list(map(vector_key, texts, instructions)), np.int64)
+        asked = np.array([vector_key(*one) for one in zip(texts, instructions, strict=True)], np.int64)
         keys = self.keys.get(side, asked[:0])
         places = np.searchsorted(keys, asked)
         known = places < len(keys)
@@ -122,6 +122,7 @@ def encode_rows(
     encoder: TextEncoder = Prompted(embedder)
     recipes = {side: replace(recipe, side=side) for side in texts}
     if teacher.query_prompt is not None:
+        require_whole_words(embedder, teacher.query_prompt)
         encoder = Instructed(embedder, teacher.query_prompt)
         recipes["query"] = replace(recipe, template=f"query prompt {teacher.query_prompt}")
     aside = folder.with_name(f"{folder.name}.partial")
@@ -140,6 +141,21 @@ def encode_rows(
             )
             np.save(aside / f"{side}.keys.npy", np.array([key for key, _ in ordered], np.int64))
     aside.replace(folder)
+
+
+def require_whole_words(embedder: SentenceEmbedder, prompt: str) -> None:
+    """Raise UserError where the prompt leaves the pool and would take the first word with it.
+
+    sentence-transformers counts the prompt's tokens alone; a space at its end is one token with that word.
+    """
+    modules = [module for route in routes(embedder.model) for module in route]
+    if prompt.endswith((" ", "\t")) and not all(
+        getattr(module, "include_prompt", True) for module in modules
+    ):
+        raise UserError(
+            f"teacher.query_prompt {prompt!r} ends in a space, and {embedder.name} leaves prompts out of its "
+            "pool; end it in a line break or a colon"
+        )
 
 
 def open_teacher(context: StageContext, teacher: TeacherModel) -> tuple[SentenceEmbedder, Recipe]:

@@ -3,8 +3,11 @@
 Documents of a grade above 0 are positives, those judged 0 are negatives.
 """
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
+from embedtrain.artifacts import flush
 from embedtrain.config.errors import UserError
 from embedtrain.data.formats.files import read_file
 from embedtrain.data.formats.hub import choose_split
@@ -56,3 +59,24 @@ def read_judgment(record: Record) -> Judgment:
     if not set(HEADER) <= set(record.values):
         raise Fault(f"the columns are {', '.join(record.values)}; expected {', '.join(HEADER)}")
     return Judgment(record.place, record.name(HEADER[0]), record.name(HEADER[1]), record.number(HEADER[2]))
+
+
+def write_beir(
+    folder: Path,
+    *,
+    documents: Iterable[tuple[str, str]],
+    queries: Iterable[tuple[str, str]],
+    judged: Iterable[tuple[str, str]],
+) -> None:
+    """Write a new folder of (id, text) and of the (query id, document id) that belong together."""
+    (folder / "qrels").mkdir(parents=True)
+    files = {"corpus.jsonl": ({"_id": i, "title": "", "text": text} for i, text in documents)}
+    files |= {"queries.jsonl": ({"_id": i, "text": text} for i, text in queries)}
+    for name, records in files.items():
+        with (folder / name).open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    with (folder / "qrels" / "test.tsv").open("w", encoding="utf-8") as file:
+        file.write("\t".join(HEADER) + "\n")
+        file.writelines(f"{query}\t{document}\t1\n" for query, document in judged)
+    for path in (folder / "corpus.jsonl", folder / "queries.jsonl", folder / "qrels" / "test.tsv"):
+        flush(path)
