@@ -11,10 +11,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-
-import psutil
+from typing import TYPE_CHECKING
 
 from embedtrain.config.errors import UserError
+
+if TYPE_CHECKING:
+    import psutil
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 STOPPABLE, STOP = ".stoppable", ".stop"
@@ -56,12 +58,18 @@ def die_with_starter() -> None:
     if os.getppid() == starter:
         with suppress(AttributeError, OSError):
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != starter and not any(lives(one) for one in psutil.process_iter() if one.pid == starter):
+    if os.getppid() == starter:
+        return
+    import psutil  # not before it is needed: every command imports this file
+
+    if not any(lives(one) for one in psutil.process_iter() if one.pid == starter):
         signal.raise_signal(signal.SIGKILL)  # it was killed a moment ago
 
 
-def lives(process: psutil.Process) -> bool:
+def lives(process: "psutil.Process") -> bool:
     """Whether the process holds anything yet: one that only its parent has to ask for does not."""
+    import psutil
+
     with suppress(psutil.NoSuchProcess):
         return bool(process.status() != psutil.STATUS_ZOMBIE)
     return False

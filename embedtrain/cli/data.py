@@ -58,7 +58,7 @@ def convert(
 
 
 @app.command(
-    epilog="Example: `embedtrain split my_faq/rows --share 0.25 --train my_faq/train --test my_faq/test`"
+    epilog="Example: `embedtrain split my_pairs.jsonl --share 0.25 --train split/train --test split/test`"
 )
 def split(
     rows: Annotated[Path, typer.Argument(help="rows: a folder or a file", show_default=False)],
