@@ -226,22 +226,15 @@ def test_the_probe_can_fail() -> None:
     assert (done.returncode, done.stderr) == (1, "imported ['torch']\n")
 
 
-LIBRARIES = "import numpy, pyarrow.parquet, pydantic, typer, yaml"
-
-
-def test_check_takes_little_more_than_its_libraries() -> None:
-    """Processor time, the best of three: seconds depend on the machine, their quotient hardly does (2.1)."""
-    check = min(cpu_seconds("-m", "embedtrain", "check", VALID.name) for _ in range(3))
-    libraries = min(cpu_seconds("-c", LIBRARIES) for _ in range(3))
-    assert check < 3 * libraries
-
-
-def cpu_seconds(*arguments: str) -> float:
-    """Of one process, in all its threads."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert python(*arguments, folder=VALID.parent).returncode == 0
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+def test_check_answers_in_under_a_second() -> None:
+    """Processor time, which other work on the machine does not change; the best of three."""
+    seconds = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert python("-m", "embedtrain", "check", VALID.name, folder=VALID.parent).returncode == 0
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(seconds) < 1.0
 
 
 def python(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:

@@ -146,11 +146,15 @@ def test_folders_in_each_other(tmp_path: Path, train: str, test: str) -> None:
 def test_an_interrupted_split_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C after the rows were written, before the test is in place."""
 
-    def stop(*_: object, **__: object) -> None:
-        (tmp_path / "train").mkdir()
-        raise KeyboardInterrupt
+    replace = Path.replace
 
-    monkeypatch.setattr("embedtrain.stages.split.write_store", stop)
+    def stop(path: Path, target: Path) -> Path:
+        if target == tmp_path / "test":
+            assert (tmp_path / "train" / "rows.parquet").is_file()
+            raise KeyboardInterrupt
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", stop)
     rows = ROOT / "rows" / "wordnet" / "test.parquet"
     with pytest.raises(KeyboardInterrupt):
         split_file(rows, tmp_path / "train", tmp_path / "test", share=0.1, seed=0)

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -34,21 +35,35 @@ def split_file(rows: Path, train: Path, test: Path, *, share: float, seed: int) 
     if not len(held_out_N):
         raise UserError(f"{rows}: --share {share:g} of {len(store):,} rows holds none out: {smallest(store)}")
     kept, held_out = store.take(kept_N), store.take(held_out_N)
+    facts = {"split from": str(rows), "share": share, "seed": seed}
     aside = test.with_name(f".{test.name}.{os.getpid()}.partial")
     try:
         asked, num_documents = write_test(aside, store, held_out)
         if not asked:
             raise UserError(f"{rows}: every query held out answers another one; nothing can be asked")
         write_rows(aside / HELD_OUT, list(held_out))
-        write_store(train, kept, facts={"split from": str(rows), "share": share, "seed": seed})
+        write_both(train, kept, facts, aside, test)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    tell(rows, {train: kept, test: held_out}, asked, num_documents)
+
+
+def write_both(train: Path, kept: RowStore, facts: dict[str, object], aside: Path, test: Path) -> None:
+    """Write the rows to train on and put the test in place: both, or neither."""
+    write_store(train, kept, facts=facts)
+    try:
         aside.replace(test)
     except BaseException:
-        for folder in (aside, train):
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(train)
         raise
     flush(test.parent)
+
+
+def tell(rows: Path, written: Mapping[Path, RowStore], asked: int, num_documents: int) -> None:
+    """What was written, and what of the rows is not as one may think."""
+    (train, kept), (test, held_out) = written.items()
     print_table(
-        f"{rows}: {len(store):,} rows",
+        f"{rows}: {len(kept) + len(held_out):,} rows",
         ["written", "rows", "holds"],
         [
             [str(train), len(kept), "what to train on"],
