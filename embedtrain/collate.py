@@ -15,7 +15,7 @@ from embedtrain.data.rows import Row, text_key
 from embedtrain.data.tokens.cache import TokenCache, nothing_to_pool
 from embedtrain.mixture import Part
 from embedtrain.model.tokens import as_batch, tokenize
-from embedtrain.text import Formatted, SourceText, format_document, format_query
+from embedtrain.text import Formatted, SourceText, format_document, format_query, instruction_of
 
 TeacherLookup = Callable[[Sequence[str], Literal["query", "document"], Sequence[str]], np.ndarray]
 """A teacher's float32 vectors (N, K) of a source's raw texts and their instructions; (0, K) of none."""
@@ -153,16 +153,12 @@ def _teacher_vectors(
     """What the source's teacher makes of the texts; those of a symmetric source are all queries."""
     if how.teacher is None:
         return None
-    queries_BK = how.teacher([row.query for row in rows], "query", [_instruction(row, how) for row in rows])
+    asked_B = [instruction_of(row.instruction, how.text.instruction) for row in rows]
+    queries_BK = how.teacher([row.query for row in rows], "query", asked_B)
     side: Literal["query", "document"] = "query" if how.text.symmetric else "document"
-    asked_C = [_instruction(candidate.row, how) for candidate in candidates]
+    asked_C = [instruction_of(c.row.instruction, how.text.instruction) for c in candidates]
     documents_CK = how.teacher([c.text for c in candidates], side, asked_C)
     return TeacherVectors(torch.as_tensor(queries_BK), torch.as_tensor(documents_CK))
-
-
-def _instruction(row: Row, how: Collation) -> str:
-    """The row's own, else its source's."""
-    return how.text.instruction if row.instruction is None else row.instruction
 
 
 def _ints(values: Sequence[int]) -> torch.Tensor:

@@ -105,9 +105,14 @@ def suffix(template: str, instruction: str = "") -> str:
     return _fill(template.partition("{text}")[2], instruction=instruction)
 
 
+def instruction_of(own: str | None, shared: str) -> str:
+    """A row's own instruction, else its source's."""
+    return shared if own is None else own
+
+
 def format_query(how: SourceText, text: str, instruction: str | None = None, examples: str = "") -> Formatted:
     """A query as the model sees it. The source's instruction stands where None is given."""
-    return _format(how.query, text, how.instruction if instruction is None else instruction, examples)
+    return _format(how.query, text, instruction_of(instruction, how.instruction), examples)
 
 
 def format_document(how: SourceText, text: str, key: int, instruction: str | None = None) -> Formatted:
@@ -116,7 +121,7 @@ def format_document(how: SourceText, text: str, key: int, instruction: str | Non
     `key` is the text's key. Training sets of in-context embedders leave documents without examples too.
     """
     template = how.query if written_as_query(how, key) else how.document
-    return _format(template, text, how.instruction if instruction is None else instruction)
+    return _format(template, text, instruction_of(instruction, how.instruction))
 
 
 def written_as_query(how: SourceText, key: int) -> bool:
@@ -179,7 +184,7 @@ def write_example(row: ExampleRow, how: SourceText, few_shot: FewShot, cut: Call
     return (
         _fill(
             few_shot.example,
-            instruction=how.instruction if row.instruction is None else row.instruction,
+            instruction=instruction_of(row.instruction, how.instruction),
             query=cut(row.query, few_shot.max_query_tokens),
             response=cut(response, few_shot.max_response_tokens),
         )

@@ -20,6 +20,7 @@ from embedtrain.model.source import resolve_model
 from embedtrain.model.st import SentenceEmbedder, open_sentence_transformer, routes
 from embedtrain.places import wait_for
 from embedtrain.stages.context import StageContext
+from embedtrain.text import instruction_of
 from embedtrain.vectors import Recipe, Side, TextEncoder, encode_texts, vector_key
 
 TEACHER = "teacher"  # in the stage's folder, while it trains
@@ -94,7 +95,7 @@ def texts_by_side(
         for row in rows[name]:
             instruction = ""
             if teacher.is_instructed:
-                instruction = source.instruction if row.instruction is None else row.instruction
+                instruction = instruction_of(row.instruction, source.instruction)
                 require_instruction(instruction, stage.name, name, row)
             documents = [*row.positives, *(row.negatives if with_negatives else ())]
             texts["query"].add((row.query, instruction))
