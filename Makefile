@@ -17,6 +17,9 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 MANIFEST := pyproject.toml constraints.txt
 
+# bytecode is kept: else every process that a test starts compiles the package anew
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help quickstart table test test-all check check-light docs format install install-dev clean
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import data_recipes
 from embedtrain.config.errors import UserError
-from embedtrain.data.rows import count_rows
+from embedtrain.data.counts import count_rows
 
 ROOT = Path(__file__).parent.parent
 PLACES = {"shipped": Path("rows"), "built": Path("build/rows")}

@@ -6,10 +6,10 @@ from embedtrain.config.check import check_run
 from embedtrain.config.errors import ConfigError
 from embedtrain.config.load import load_run
 from embedtrain.config.schema import Machine, Run
-from embedtrain.data.rows import count_rows
+from embedtrain.data.counts import count_rows
 from embedtrain.model.encoder import Encoder
 from embedtrain.pipeline import run_stages
-from embedtrain.text import validate_template
+from embedtrain.templates import validate_template
 
 __all__ = ["Encoder", "load_run", "run"]
 

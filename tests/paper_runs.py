@@ -17,13 +17,13 @@ from embedtrain.artifacts import DONE, mark_done, read_json, write_json
 from embedtrain.config.check import check_run, read_config
 from embedtrain.config.load import load_run, resolved
 from embedtrain.config.schema import Machine, Run
-from embedtrain.data.rows import count_rows
+from embedtrain.data.counts import count_rows
 from embedtrain.pipeline import plan_run
 from embedtrain.pipeline.running import publish
 from embedtrain.stages.context import STAGE_FILE
 from embedtrain.stages.entry import work_on
 from embedtrain.stages.probe import probe
-from embedtrain.text import validate_template
+from embedtrain.templates import validate_template
 
 ROOT = Path(__file__).parent.parent
 RECIPES = ("kalm_v2", "kalm_v2_5", "anna", "leaf_ir", "leaf_mt")

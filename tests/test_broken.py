@@ -13,8 +13,9 @@ import pytest
 
 from embedtrain.config.check import read_config
 from embedtrain.config.errors import UserError
-from embedtrain.data.rows import count_rows, read_rows
-from embedtrain.text import validate_template
+from embedtrain.data.counts import count_rows
+from embedtrain.data.rows import read_rows
+from embedtrain.templates import validate_template
 
 FOLDER = Path(__file__).parent / "broken"
 VALID = "valid.yaml"

@@ -16,10 +16,10 @@ from word_embedder import WordEmbedder  # noqa: E402
 
 from embedtrain.config.check import check_run  # noqa: E402
 from embedtrain.config.schema import Run  # noqa: E402
-from embedtrain.data.rows import count_rows  # noqa: E402
+from embedtrain.data.counts import count_rows  # noqa: E402
 from embedtrain.evaluation.measure import measure as measure_task  # noqa: E402
 from embedtrain.evaluation.tasks import Retrieval  # noqa: E402
-from embedtrain.text import validate_template  # noqa: E402
+from embedtrain.templates import validate_template  # noqa: E402
 from tools.cells import cell_files, make_cells, measure  # noqa: E402
 from tools.negative_arms import ARMS, REFERENCE, SIZES, Arm, comparisons, make_run  # noqa: E402
 from tools.paired import Difference, compare, paired_t, query_interval  # noqa: E402

@@ -17,10 +17,11 @@ from embedtrain.config.check import check_run  # noqa: E402
 from embedtrain.config.schema import Run  # noqa: E402
 from embedtrain.config.soups import Greedy, Soup  # noqa: E402
 from embedtrain.config.stages import Train  # noqa: E402
-from embedtrain.data.rows import Row, count_rows, read_rows  # noqa: E402
+from embedtrain.data.counts import count_rows  # noqa: E402
+from embedtrain.data.rows import Row, read_rows  # noqa: E402
 from embedtrain.evaluation.tasks import Retrieval  # noqa: E402
 from embedtrain.pipeline import plan_run  # noqa: E402
-from embedtrain.text import validate_template  # noqa: E402
+from embedtrain.templates import validate_template  # noqa: E402
 from tools.cells import cell_files, make_cells  # noqa: E402
 from tools.compare_soups import greedy_choice, middle, report  # noqa: E402
 from tools.negative_arms import REFERENCE  # noqa: E402

@@ -19,8 +19,8 @@ from embedtrain.config.load import find_stage, load_machine, load_run, resolved
 from embedtrain.config.reader import read_mapping, read_value
 from embedtrain.config.schema import Machine, Run
 from embedtrain.config.starter import starter
-from embedtrain.data.rows import count_rows
-from embedtrain.text import validate_template
+from embedtrain.data.counts import count_rows
+from embedtrain.templates import validate_template
 
 ROOT = Path(__file__).parent.parent
 VALID = ROOT / "tests" / "broken" / "valid.yaml"
@@ -209,12 +209,12 @@ try:
     main()
 except SystemExit as stop:
     assert not stop.code, stop.code
-heavy = {{"torch", "transformers", "peft", "accelerate", "sentence_transformers"}} & sys.modules.keys()
+heavy = {{"torch", "transformers", "peft", "accelerate", "numpy", "pyarrow"}} & sys.modules.keys()
 sys.exit(f"imported {{sorted(heavy)}}" if heavy else 0)
 """
 
 
-def test_check_imports_no_torch() -> None:
+def test_check_imports_nothing_heavy() -> None:
     done = python("-c", PROBE.format(before=""), folder=VALID.parent)
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -226,15 +226,21 @@ def test_the_probe_can_fail() -> None:
     assert (done.returncode, done.stderr) == (1, "imported ['torch']\n")
 
 
+LIBRARIES = "import typer, typer._adapters, yaml; from pydantic import BaseModel, TypeAdapter"
+
+
 def test_check_answers_in_under_a_second() -> None:
-    """Processor time, which other work on the machine does not change; the best of three."""
-    seconds = []
-    for _ in range(3):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        assert python("-m", "embedtrain", "check", VALID.name, folder=VALID.parent).returncode == 0
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    assert min(seconds) < 1.0
+    """Processor time, the best of three; on a slow machine four times that of its libraries."""
+    check = min(cpu_seconds("-m", "embedtrain", "check", VALID.name) for _ in range(3))
+    assert check < max(1.0, 4 * min(cpu_seconds("-c", LIBRARIES) for _ in range(3)))
+
+
+def cpu_seconds(*arguments: str) -> float:
+    """Of one process, in all its threads."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert python(*arguments, folder=VALID.parent).returncode == 0
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def python(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:

@@ -11,7 +11,7 @@ import yaml
 
 from embedtrain.config.check import read_config
 from embedtrain.config.errors import ConfigError
-from embedtrain.text import validate_template
+from embedtrain.templates import validate_template
 
 FOLDER = Path(__file__).parent / "broken"
 JUNK = (

@@ -10,7 +10,8 @@ import pytest
 from foreign_files import GOOD, faults, write_lines
 
 from embedtrain.config.errors import UserError
-from embedtrain.data.rows import Row, count_rows
+from embedtrain.data.counts import count_rows
+from embedtrain.data.rows import Row
 from embedtrain.data.store import open_rows
 from embedtrain.stages.convert import convert_files
 

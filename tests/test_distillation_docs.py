@@ -18,9 +18,10 @@ from embedtrain.config.distilling import Distil
 from embedtrain.config.errors import ConfigError
 from embedtrain.config.schema import Run
 from embedtrain.config.stages import Evaluate, Export, Train
-from embedtrain.data.rows import Row, count_rows, write_rows
+from embedtrain.data.counts import count_rows
+from embedtrain.data.rows import Row, write_rows
 from embedtrain.stages.distil import FIT_TEXTS
-from embedtrain.text import validate_template
+from embedtrain.templates import validate_template
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "distillation.md").read_text(encoding="utf-8")

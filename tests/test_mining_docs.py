@@ -25,11 +25,12 @@ from embedtrain.config.retrievers import EndpointJudge, Retriever, Teacher
 from embedtrain.config.rules import AnyRule
 from embedtrain.config.schema import Run
 from embedtrain.config.stages import Train
-from embedtrain.data.rows import Row, count_rows, write_rows
+from embedtrain.data.counts import count_rows
+from embedtrain.data.rows import Row, write_rows
 from embedtrain.mining.negatives import Reason
 from embedtrain.mining.report.agreement import TOP
 from embedtrain.mining.report.source import AGREEMENT_ROWS
-from embedtrain.text import validate_template
+from embedtrain.templates import validate_template
 
 PAGE = (Path(__file__).parent.parent / "docs" / "mining.md").read_text(encoding="utf-8")
 STAGES = re.findall(r"^```yaml title=\"stages\"\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)

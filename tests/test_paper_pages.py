@@ -31,9 +31,9 @@ from embedtrain.config.load import resolved
 from embedtrain.config.mining import Select
 from embedtrain.config.schema import Run
 from embedtrain.config.stages import Train
-from embedtrain.data.rows import count_rows
+from embedtrain.data.counts import count_rows
 from embedtrain.model.load import load_encoder
-from embedtrain.text import validate_template
+from embedtrain.templates import validate_template
 
 TEXTS = ["How do I list the files in a folder?", "The ls command lists files and folders."]
 

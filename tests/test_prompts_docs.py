@@ -8,7 +8,8 @@ import yaml
 
 from embedtrain.config.schema import TextFormat
 from embedtrain.config.sources import Source
-from embedtrain.text import TEMPLATES, format_document, format_query, source_text, validate_template
+from embedtrain.templates import TEMPLATES, validate_template
+from embedtrain.text import format_document, format_query, source_text
 
 PAGE = (Path(__file__).parent.parent / "docs" / "prompts.md").read_text()
 ROWS = re.findall(r"^\| `(\{.*\})` \| (query|document) \| `(.*)` \| `(.*)` \|$", PAGE, re.MULTILINE)

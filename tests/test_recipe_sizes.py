@@ -14,8 +14,8 @@ from embedtrain.artifacts import read_json
 from embedtrain.config.check import read_config
 from embedtrain.config.distilling import Distil
 from embedtrain.config.schema import Run
-from embedtrain.data.rows import count_rows
-from embedtrain.text import validate_template
+from embedtrain.data.counts import count_rows
+from embedtrain.templates import validate_template
 
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted((ROOT / "configs" / "recipes").rglob("*.yaml"))

@@ -10,7 +10,8 @@ import pytest
 
 from data_recipes import bible, clusters, debian, fetch, markup, output, wikipedia, wordnet
 from embedtrain.artifacts import hash_file
-from embedtrain.data.rows import Row, count_rows, read_rows
+from embedtrain.data.counts import count_rows
+from embedtrain.data.rows import Row, read_rows
 
 ROOT = Path(__file__).parent.parent
 

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedtrain.config.errors import UserError
-from embedtrain.data.rows import Row, count_rows, read_rows, text_key, write_rows
+from embedtrain.data.counts import count_rows
+from embedtrain.data.rows import Row, read_rows, text_key, write_rows
 
 FULL = Row(
     query="what is apt",

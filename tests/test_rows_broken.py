@@ -11,8 +11,9 @@ import pytest
 
 from embedtrain.artifacts import cache_folder
 from embedtrain.config.errors import UserError
+from embedtrain.data.counts import count_rows
 from embedtrain.data.problems import LIMIT, Problems
-from embedtrain.data.rows import Row, count_rows, read_rows, text_key, write_rows
+from embedtrain.data.rows import Row, read_rows, text_key, write_rows
 from embedtrain.data.store import open_rows, write_store
 
 GOOD = {"query": "q", "positives": ["d"]}

@@ -32,7 +32,7 @@ from embedtrain.stages.teacher import (
     require_whole_words,
     teacher_vectors,
 )
-from embedtrain.text import validate_template
+from embedtrain.templates import validate_template
 from embedtrain.train.log import read_curve
 
 # --- the stage ----------------------------------------------------------------------------------------------

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from embedtrain.config.errors import UserError
 from embedtrain.config.sources import Source
-from embedtrain.data.rows import Row, count_rows, text_key, write_rows
+from embedtrain.data.counts import count_rows
+from embedtrain.data.rows import Row, text_key, write_rows
 from embedtrain.data.store import open_rows, open_source, store_rows, write_store
 from embedtrain.data.store.keys import KeyTable
 

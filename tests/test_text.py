@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from embedtrain.config.errors import UserError
 from embedtrain.config.schema import TextFormat
 from embedtrain.config.sources import FewShot, Source
+from embedtrain.templates import prefix, suffix, validate_template
 from embedtrain.text import (
     Formatted,
     SourceText,
@@ -17,10 +18,7 @@ from embedtrain.text import (
     fixed_examples,
     format_document,
     format_query,
-    prefix,
     source_text,
-    suffix,
-    validate_template,
     write_examples,
     written_as_queries,
     written_as_query,

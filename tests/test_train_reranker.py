@@ -10,11 +10,12 @@ from mined_sources import write_sources
 from tiny_models import TEXTS, save_tiny
 
 from embedtrain.config.check import check_run
-from embedtrain.data.rows import Row, count_rows
+from embedtrain.data.counts import count_rows
+from embedtrain.data.rows import Row
 from embedtrain.evaluation.tasks import Retrieval
 from embedtrain.model.cross_encoder import open_cross_encoder
 from embedtrain.model.scorer import Pair
-from embedtrain.text import validate_template
+from embedtrain.templates import validate_template
 from tools import train_reranker
 from tools.reranked import figures, measure, verdict_of
 

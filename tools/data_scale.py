@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from embedtrain.artifacts import write_json  # noqa: E402
-from embedtrain.data.rows import count_rows  # noqa: E402
+from embedtrain.data.counts import count_rows  # noqa: E402
 from embedtrain.mixture.schedule import source_shares, split_units  # noqa: E402
 from embedtrain.show.tables import print_table  # noqa: E402
 

@@ -14,11 +14,12 @@ from data_recipes.fetch import say
 from data_recipes.hub.card import HubSet, card_text
 from embedtrain.artifacts import write_atomic
 from embedtrain.config.errors import UserError
+from embedtrain.data.counts import count_rows
 from embedtrain.data.formats.hub import import_datasets
 from embedtrain.data.formats.record import Record
 from embedtrain.data.formats.request import read_path
 from embedtrain.data.problems import Problems
-from embedtrain.data.rows import Row, count_rows
+from embedtrain.data.rows import Row
 from embedtrain.data.store import write_store
 
 SAY_EVERY = 100_000  # records

@@ -17,8 +17,8 @@ from embedtrain.config.reader import Place, read_mapping
 from embedtrain.config.references import inputs_of
 from embedtrain.config.schema import Run
 from embedtrain.config.stages import AnyStage, Train
-from embedtrain.data.rows import count_rows
-from embedtrain.text import validate_template
+from embedtrain.data.counts import count_rows
+from embedtrain.templates import validate_template
 
 OPENING, CLOSING = "[{(", ")}]"
 SEED_STEP = 1000  # between the seeds of a stage that has one of its own

@@ -43,8 +43,8 @@ def read(
 ) -> "tuple[Run, Machine]":
     """The run and the machine, checked; raises ConfigError with every fault at once."""
     from embedtrain.config.check import read_config
-    from embedtrain.data.rows import count_rows
-    from embedtrain.text import validate_template
+    from embedtrain.data.counts import count_rows
+    from embedtrain.templates import validate_template
 
     return read_config(
         config,

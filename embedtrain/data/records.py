@@ -1,4 +1,4 @@
-"""Raw records of files of rows: lines of JSON, packed or not, and batches of parquet."""
+"""Raw records of files of rows: lines of JSON, packed or not (parquet: `parquet`, which needs pyarrow)."""
 
 import gzip
 import io
@@ -9,15 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from embedtrain.config.errors import UserError, found, near_file
 from embedtrain.data.problems import Problems
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
 ROWS, TEXTS_FILE = FILES = ("rows.parquet", "texts.parquet")  # of a folder of rows
-BATCH_ROWS = 8192
 PACKED = {".gz": "gzip", ".zst": "zstd"}
 BLOCK = 1 << 20  # bytes
 CANNOT_UNPACK = (OSError, EOFError, zlib.error)
@@ -50,6 +46,8 @@ def is_row_folder(path: Path) -> bool:
 def open_bytes(path: Path) -> Iterator[IO[bytes]]:
     """The file's bytes, unpacked."""
     if path.suffix == ".zst":
+        import pyarrow as pa  # here, for `check` reads lines without it
+
         with pa.input_stream(str(path), compression="zstd", buffer_size=BLOCK) as stream:
             yield io.BufferedReader(stream, BLOCK)  # type: ignore[arg-type]
         return
@@ -91,56 +89,3 @@ def parse_object(line: str, place: str, problems: Problems) -> dict[str, Any] | 
         return value
     problems.add(place, f"found {found(value)}, expected a JSON object with keys")
     return None
-
-
-def open_parquet(path: Path) -> pq.ParquetFile:
-    """The parquet file; its rows are not yet read."""
-    try:
-        return pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"{path}: not a parquet file: {error}") from None
-
-
-def read_batches(
-    file: pq.ParquetFile, path: Path, problems: Problems
-) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """(rows before it, batch) of the sound batches of a parquet file.
-
-    A row group that cannot be read is told with the columns at fault, as is text that is not UTF-8.
-    """
-    before = 0
-    for group in range(file.num_row_groups):
-        start, before = before, before + file.metadata.row_group(group).num_rows
-        try:
-            for batch in file.iter_batches(BATCH_ROWS, row_groups=[group]):
-                if is_utf8(batch, start, path, problems):
-                    yield start, batch
-                start += len(batch)
-        except (pa.ArrowException, OSError) as error:
-            for name in broken_columns(file, group):
-                reason = str(error).split("\n")[0]
-                problems.add(f"{path}: row group {group + 1}: column '{name}'", f"cannot be read: {reason}")
-
-
-def broken_columns(file: pq.ParquetFile, group: int) -> Iterator[str]:
-    """Columns of a row group that cannot be read."""
-    for name in file.schema_arrow.names:
-        try:
-            file.read_row_group(group, columns=[name])
-        except (pa.ArrowException, OSError):
-            yield name
-
-
-def is_utf8(batch: pa.RecordBatch, start: int, path: Path, problems: Problems) -> bool:
-    """Whether all text of a batch is UTF-8; parquet's readers take any bytes."""
-    try:
-        batch.validate(full=True)
-    except pa.ArrowInvalid:
-        for name in batch.schema.names:
-            for number, value in enumerate(batch[name], start + 1):
-                try:
-                    value.as_py()
-                except UnicodeDecodeError:
-                    problems.add(f"{path}: row {number}", f"'{name}': not UTF-8 text")
-        return False
-    return True

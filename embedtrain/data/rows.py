@@ -13,16 +13,9 @@ import pyarrow.parquet as pq
 
 from embedtrain.artifacts import write_atomic
 from embedtrain.config.errors import UserError, found, nearest, shorten
+from embedtrain.data.parquet import open_parquet, read_batches
 from embedtrain.data.problems import Problems
-from embedtrain.data.records import (
-    ROWS,
-    check_file,
-    is_row_folder,
-    open_parquet,
-    read_batches,
-    read_lines,
-    read_objects,
-)
+from embedtrain.data.records import check_file, read_objects
 
 INLINE_VERSION, FOLDER_VERSION = 1, 2  # texts in the rows; ids in the rows, texts beside them
 VERSION_KEY = b"embedtrain_rows"
@@ -79,19 +72,6 @@ def read_rows(path: Path | str) -> list[Row]:
     if not rows:
         raise UserError(f"{path}: no rows; expected at least one")
     return rows
-
-
-def count_rows(path: Path | str) -> int:
-    """Number of rows: from a parquet file's or a folder's footer, else by counting lines."""
-    path, problems = Path(path).expanduser(), Problems()
-    if is_row_folder(path):
-        return int(open_parquet(path / ROWS).metadata.num_rows)
-    path = check_file(path)
-    if path.suffix == ".parquet":
-        return int(open_rows_parquet(path).metadata.num_rows)
-    number = sum(1 for _, line in read_lines(path, problems) if line.strip())
-    problems.require()
-    return number
 
 
 def write_rows(path: Path | str, rows: Sequence[Row]) -> Path:

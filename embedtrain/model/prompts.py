@@ -8,16 +8,8 @@ from tokenizers import Tokenizer
 from embedtrain.config.errors import UserError
 from embedtrain.config.schema import TextFormat
 from embedtrain.model.encoder import Side
-from embedtrain.text import (
-    Formatted,
-    SourceText,
-    format_document,
-    format_query,
-    prefix,
-    source_text,
-    suffix,
-    validate_template,
-)
+from embedtrain.templates import prefix, suffix, validate_template
+from embedtrain.text import Formatted, SourceText, format_document, format_query, source_text
 
 
 @dataclass(frozen=True, slots=True)

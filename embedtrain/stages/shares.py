@@ -7,7 +7,7 @@ from embedtrain.config.check import find, sources_of
 from embedtrain.config.mining import Mine, Select
 from embedtrain.config.schema import Run
 from embedtrain.config.stages import Train
-from embedtrain.data.rows import count_rows
+from embedtrain.data.counts import count_rows
 from embedtrain.mixture import Share, batch_sizes, num_steps, plan_shares
 from embedtrain.show.tables import print_table
 from embedtrain.stages.context import stage_rows

@@ -9,17 +9,18 @@ from pathlib import Path
 from embedtrain.config.check import check_run
 from embedtrain.config.errors import ConfigError, UserError
 from embedtrain.config.schema import Machine, Run
+from embedtrain.data.counts import count_rows
 from embedtrain.data.formats.flagembedding import write_lines
 from embedtrain.data.formats.request import Request
 from embedtrain.data.problems import Problems
-from embedtrain.data.rows import Row, count_rows
+from embedtrain.data.rows import Row
 from embedtrain.data.store import open_rows, write_store
 from embedtrain.data.store.view import RowStore
 from embedtrain.pipeline import lock, plan_run, work
 from embedtrain.show.progress import progress
 from embedtrain.stages.convert import Counts, checked, read_all
 from embedtrain.standalone.options import Section
-from embedtrain.text import validate_template
+from embedtrain.templates import validate_template
 
 SOURCE, RUN = "rows", "stages"
 ENDINGS = (".jsonl", ".jsonl.gz")

@@ -11,17 +11,9 @@ from typing import Any
 
 from embedtrain.config.errors import UserError, found, near_file
 from embedtrain.data.formats.record import Record
+from embedtrain.data.parquet import open_parquet, read_batches
 from embedtrain.data.problems import Problems
-from embedtrain.data.records import (
-    CANNOT_UNPACK,
-    PACKED,
-    open_bytes,
-    open_parquet,
-    parse_object,
-    read_batches,
-    read_lines,
-    read_objects,
-)
+from embedtrain.data.records import CANNOT_UNPACK, PACKED, open_bytes, parse_object, read_lines, read_objects
 
 
 def kind_of(path: Path) -> str:

@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from embedtrain.config.errors import shorten
+from embedtrain.data.parquet import open_parquet, read_batches
 from embedtrain.data.problems import Problems
-from embedtrain.data.records import ROWS, TEXTS_FILE, open_parquet, read_batches
+from embedtrain.data.records import ROWS, TEXTS_FILE
 from embedtrain.data.rows import FOLDER_VERSION, NAMES, NUMBERS, TEXTS, VERSION_KEY, fits, read_version
 from embedtrain.data.store.build import PAIRS, Block, Builder
 from embedtrain.show.progress import Bar

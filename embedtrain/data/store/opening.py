@@ -9,8 +9,9 @@ import numpy as np
 from embedtrain.artifacts import HashCache, cache_folder, hash_file, hash_json, is_done, mark_done
 from embedtrain.config.errors import UserError
 from embedtrain.config.sources import Source
+from embedtrain.data.parquet import open_parquet
 from embedtrain.data.problems import Problems
-from embedtrain.data.records import FILES, check_file, is_row_folder, open_parquet
+from embedtrain.data.records import FILES, check_file, is_row_folder
 from embedtrain.data.rows import stream_rows
 from embedtrain.data.store.build import Builder, in_blocks
 from embedtrain.data.store.folder import add_folder

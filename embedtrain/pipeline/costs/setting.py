@@ -10,7 +10,7 @@ from embedtrain.config.errors import UserError
 from embedtrain.config.schema import Machine, Run
 from embedtrain.config.shapes import Shape
 from embedtrain.config.stages import AnyStage
-from embedtrain.data.rows import count_rows
+from embedtrain.data.counts import count_rows
 from embedtrain.pipeline.costs.texts import Texts, source_texts
 
 START_SECONDS = {"filter": 1.0, "select": 1.0, "export": 8.0, "evaluate": 8.0}

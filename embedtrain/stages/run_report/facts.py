@@ -20,7 +20,7 @@ from embedtrain.config.references import inputs_of, references
 from embedtrain.config.schema import Run, TextFormat
 from embedtrain.config.stages import AnyStage, Evaluate, Filter, Train
 from embedtrain.data.audit.licences import read_licence
-from embedtrain.data.rows import count_rows
+from embedtrain.data.counts import count_rows
 from embedtrain.evaluation.groups import size_text
 from embedtrain.evaluation.results import Result
 from embedtrain.evaluation.tasks import Task
