@@ -4,6 +4,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 from itertools import combinations
 from pathlib import Path
 
@@ -123,9 +124,13 @@ def pair_set(text: str) -> set[tuple[str, ...]]:
     return {tuple(split[i : i + 2]) for i in range(max(len(split) - 1, 1))} if split else set()
 
 
+@cache
+def sides(row: Row) -> tuple[set[tuple[str, ...]], set[tuple[str, ...]]]:
+    return pair_set(row.query), set().union(*map(pair_set, row.positives))
+
+
 def slow_overlap(a: Row, b: Row) -> float:
-    sides = [(pair_set(row.query), set().union(*map(pair_set, row.positives))) for row in (a, b)]
-    (query_a, rest_a), (query_b, rest_b) = sides
+    (query_a, rest_a), (query_b, rest_b) = sides(a), sides(b)
     if query_a == query_b:
         first, second = rest_a, rest_b
     elif rest_a == rest_b:

@@ -94,6 +94,12 @@ def test_importing_the_package_is_light() -> None:
     assert done.stdout.strip() == "set()", done.stderr
 
 
+def test_a_training_starts_without_what_only_evaluation_needs() -> None:
+    unused = "{'scipy.stats', 'sklearn', 'pandas', 'datasets', 'sentence_transformers', 'mteb'}"
+    done = python("-c", f"import sys, embedtrain.stages.train; print({unused} & set(sys.modules))")
+    assert done.stdout.strip() == "set()", done.stderr
+
+
 def test_the_probe_can_fail() -> None:
     assert heavy_imports("embedtrain.batch") == ["torch"]
 

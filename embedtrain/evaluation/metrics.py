@@ -1,5 +1,6 @@
 """What each kind of task reports: mteb 2.26's definitions, in plain numpy. Values lie between 0 and 1.
 
+scipy and scikit-learn are imported where they are used: most stages measure nothing that needs them.
 Dimensions: T texts or pairs, E experiments, D dims of a vector.
 """
 
@@ -10,16 +11,6 @@ from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
-from scipy.stats import spearmanr
-from sklearn.cluster import MiniBatchKMeans
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import accuracy_score, average_precision_score, f1_score, v_measure_score
-from sklearn.metrics.pairwise import (
-    paired_cosine_distances,
-    paired_euclidean_distances,
-    paired_manhattan_distances,
-)
 
 SEED = 42  # mteb's
 NUM_EXPERIMENTS = 10
@@ -104,16 +95,22 @@ def reranking_values(
 
 def paired_cosines(first_TD: np.ndarray, second_TD: np.ndarray) -> np.ndarray:
     """Cosine of each pair, float32: equal ones of float64 vectors stay equal."""
+    from sklearn.metrics.pairwise import paired_cosine_distances
+
     return (1.0 - paired_cosine_distances(first_TD, second_TD)).astype(np.float32)
 
 
 def spearman(scores: Sequence[float], cosines: np.ndarray) -> float:
     """Rank correlation of human scores and cosines."""
+    from scipy.stats import spearmanr
+
     return float(spearmanr(scores, cosines)[0])
 
 
 def pair_scores(first_TD: np.ndarray, second_TD: np.ndarray) -> dict[str, np.ndarray]:
     """Similarities that mteb takes the best of; on unit vectors its dot and Euclidean rank as the cosine."""
+    from sklearn.metrics.pairwise import paired_euclidean_distances, paired_manhattan_distances
+
     scores = {
         "cosine": paired_cosines(first_TD, second_TD),
         "manhattan": -paired_manhattan_distances(first_TD, second_TD),
@@ -126,6 +123,8 @@ def pair_scores(first_TD: np.ndarray, second_TD: np.ndarray) -> dict[str, np.nda
 
 def average_precision(labels: Labels, scores: np.ndarray) -> float:
     """Area under precision and recall of the pairs labelled 1."""
+    from sklearn.metrics import average_precision_score
+
     return float(average_precision_score(labels, scores))
 
 
@@ -163,6 +162,9 @@ def first_of_each(labels: Labels, order: Sequence[int], num: int) -> list[int]:
 
 def classify(train_TD: np.ndarray, train_labels: Labels, test_TD: np.ndarray, seed: int = SEED) -> np.ndarray:
     """Labels of the test vectors by a logistic regression of at most 100 iterations."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
     classifier = LogisticRegression(max_iter=100, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -172,6 +174,8 @@ def classify(train_TD: np.ndarray, train_labels: Labels, test_TD: np.ndarray, se
 
 def classification_values(gold: Labels, predicted_ET: Sequence[Labels]) -> dict[str, float]:
     """Accuracy and macro F1, means over the experiments."""
+    from sklearn.metrics import accuracy_score, f1_score
+
     return {
         "accuracy": float(np.mean([accuracy_score(gold, predicted) for predicted in predicted_ET])),
         "f1": float(np.mean([f1_score(gold, predicted, average="macro") for predicted in predicted_ET])),
@@ -189,6 +193,9 @@ def v_measures(
     seed: int = SEED,
 ) -> np.ndarray:
     """V-measure of mini-batch k-means on each of several samples drawn with replacement."""
+    from sklearn.cluster import MiniBatchKMeans
+    from sklearn.metrics import v_measure_score
+
     generator = random.Random(seed)
     gold = np.asarray(labels)
     kmeans = MiniBatchKMeans(
@@ -206,6 +213,8 @@ def v_measures(
 
 def bitext_values(nearest_T: Labels) -> dict[str, float]:
     """F1 (weighted over sentences) and accuracy; sentence i is right where its nearest translation is i."""
+    from sklearn.metrics import accuracy_score, f1_score
+
     gold = np.arange(len(nearest_T))
     return {
         "f1": float(f1_score(gold, nearest_T, average="weighted", zero_division=0)),

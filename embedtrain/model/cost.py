@@ -1,10 +1,14 @@
 """What a token costs: multiply-accumulates of the linear layers in a backbone's layers."""
 
-from sentence_transformers import SentenceTransformer
+from typing import TYPE_CHECKING
+
 from torch import nn
 
 from embedtrain.config.errors import UserError
 from embedtrain.model.layout import layers_of
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 
 def macs_per_token(backbone: nn.Module) -> int | None:
@@ -21,7 +25,7 @@ def macs_per_token(backbone: nn.Module) -> int | None:
     return sum(m.in_features * m.out_features for name, m in linears if ".lora_" not in name)
 
 
-def embedder_macs(model: SentenceTransformer) -> int | None:
+def embedder_macs(model: "SentenceTransformer") -> int | None:
     """The same of a sentence-transformers model; None where its first module is no transformer."""
     backbone = getattr(model[0], "auto_model", None)
     return None if backbone is None else macs_per_token(backbone)

@@ -5,11 +5,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
-from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.modules import Router, Transformer
 from torch import nn
 
 from embedtrain.artifacts import read_json
@@ -19,6 +17,9 @@ from embedtrain.model.existing import ADAPTER
 from embedtrain.model.load import quiet
 from embedtrain.model.safe_files import MODULES, Module, check_place, check_weights, read_modules
 from embedtrain.model.source import resolve_model
+
+if TYPE_CHECKING:  # a training that measures nothing need not wait for it
+    from sentence_transformers import SentenceTransformer
 
 Side = Literal["query", "document", ""]
 BATCH_SIZE = 32
@@ -58,7 +59,7 @@ class Embedder(Protocol):
 class SentenceEmbedder:
     """A loaded sentence-transformers model behind the `Embedder` protocol."""
 
-    model: SentenceTransformer
+    model: "SentenceTransformer"
     name: str
     dim: int
     task: str = ""
@@ -109,6 +110,8 @@ def open_sentence_transformer(
     Reads safetensors only and runs no code from the folder. The chat template is removed:
     sentence-transformers 6 would wrap every text in it. `max_tokens` can only shorten the model's limit.
     """
+    from sentence_transformers import SentenceTransformer
+
     folder = find_folder(path)
     check_folder(folder)
     try:
@@ -124,15 +127,17 @@ def open_sentence_transformer(
     return SentenceEmbedder(model, name or str(path), shared_dim(model, folder))
 
 
-def routes(model: SentenceTransformer) -> list[list[nn.Module]]:
+def routes(model: "SentenceTransformer") -> list[list[nn.Module]]:
     """The modules that a text may run through: those of each route of a Router, or all there are."""
+    from sentence_transformers.base.modules import Router
+
     first, *rest = model
     if not isinstance(first, Router):
         return [[first, *rest]]
     return [[*route, *rest] for route in first.sub_modules.values() if isinstance(route, nn.Sequential)]
 
 
-def shared_dim(model: SentenceTransformer, folder: Path) -> int:
+def shared_dim(model: "SentenceTransformer", folder: Path) -> int:
     """Dims of a vector, whichever route it came by."""
     dims = {module_dim(route) for route in routes(model)} - {None}
     if len(dims) > 1:
@@ -199,6 +204,8 @@ def check_module(place: Path, listed_in: Path, module: Module) -> None:
 
 def remove_chat_template(first: Any) -> None:
     """Make the first module of a model, or of a route, tokenise texts as they are."""
+    from sentence_transformers.base.modules import Transformer
+
     if not isinstance(first, Transformer) or "message" not in first.modality_config:
         return
     first.processor.chat_template = None
