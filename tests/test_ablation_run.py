@@ -6,6 +6,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -99,36 +100,65 @@ def test_a_variant_that_comes_later_adds_its_own_cells_alone(place: Path) -> Non
     assert [table["title"] for table in saved["tables"]] == ["all tasks", "similarity", "retrieval"]
 
 
+@dataclass
+class Command:
+    """`embedtrain ablate` as a process of its own, in a run folder of its own."""
+
+    words: Sequence[str]
+    folder: Path
+
+    def start(self) -> subprocess.Popen[bytes]:
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        words = [sys.executable, "-m", "embedtrain", "ablate", *self.words, "--set", f"folder={self.folder}"]
+        with self.log.open("ab") as log:
+            return subprocess.Popen(words, cwd=ROOT, stdout=log, stderr=log, env=environment)
+
+    def kill_at(self, pattern: str) -> None:
+        """Start, and kill as soon as there is one more file or folder of the pattern."""
+        known = set(self.root.glob(pattern))
+        child = self.start()
+        while not set(self.root.glob(pattern)) - known and child.poll() is None:
+            time.sleep(0.002)
+        assert child.poll() is None, self.log.read_text()[-4000:]
+        kill(child)
+
+    def finish(self) -> dict[str, bytes]:
+        """Start, wait for the end; the table's files."""
+        assert self.start().wait(PATIENCE_SECONDS) == 0, self.log.read_text()[-4000:]
+        return files(self.root / "tables" / "tiny")
+
+    @property
+    def root(self) -> Path:
+        return self.folder / "ablations" / "tiny"
+
+    @property
+    def log(self) -> Path:
+        return self.folder.with_suffix(".log")
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_killed_at_any_moment_the_command_goes_on_to_the_same_bytes(place: Path) -> None:
-    def command(runs: str) -> list[str]:
-        words = ["ablate", str(place / "run.yaml"), "--vary", "focal=off", "--seeds", "1", "2"]
-        return [*words, "--seeded", "second", "--set", f"folder={place / runs}"]
+    words = [str(place / "run.yaml"), "--vary", "focal=off", "--seeds", "1", "2", "--seeded", "second"]
+    killed = Command(words, place / "killed")
+    killed.kill_at("first-*.partial/stage.json")
+    killed.kill_at("tuned-*/done.json")
+    killed.kill_at("cells/*.json")
+    killed.kill_at("cells/*-alike-*.json")
+    assert killed.finish() == Command(words, place / "unharmed").finish()
 
-    def start(runs: str) -> subprocess.Popen[bytes]:
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        with (place / f"{runs}.log").open("ab") as log:
-            words = [sys.executable, "-m", "embedtrain", *command(runs)]
-            return subprocess.Popen(words, stdout=log, stderr=log, env=environment)
 
-    def finish(runs: str) -> dict[str, bytes]:
-        assert start(runs).wait(PATIENCE_SECONDS) == 0, (place / f"{runs}.log").read_text()[-4000:]
-        return files(place / runs / "ablations" / "tiny" / "tables" / "tiny")
-
-    for pattern in (
-        "first-*.partial/stage.json",
-        "tuned-*/done.json",
-        "cells/*.json",
-        "cells/*-alike-*.json",
-    ):
-        child, root = start("killed"), place / "killed" / "ablations" / "tiny"
-        known = set(root.glob(pattern))
-        while not set(root.glob(pattern)) - known and child.poll() is None:
-            time.sleep(0.002)
-        assert child.poll() is None, (place / "killed.log").read_text()[-4000:]
-        kill(child)
-    assert finish("killed") == finish("unharmed")
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_shipped_tiny_run_gives_one_table_killed_or_not(tmp_path: Path) -> None:
+    """Real weights and texts; also asked for twice in one folder, where nothing is left to do."""
+    words = ["configs/tiny.yaml", "--vary", "soup=off", "--seeds", "1", "--max-tokens", "3000"]
+    whole, killed = Command(words, tmp_path / "whole"), Command(words, tmp_path / "killed")
+    killed.kill_at("finetune_a-*/done.json")
+    table = killed.finish()
+    assert whole.finish() == table
+    assert whole.finish() == table
+    assert read_json(killed.root / "tables" / "tiny" / "ablation.json")["seeds"] == [1]
 
 
 def test_a_mistake_is_one_message(

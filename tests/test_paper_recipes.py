@@ -16,6 +16,7 @@ from paper_runs import RECIPES, ROOT, folder_of, run_here, small_run, working_pl
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from test_export import first_state_moves
+from test_serving_snippet import run_block
 
 from embedtrain.artifacts import read_json
 from embedtrain.config.mining import Select
@@ -24,6 +25,10 @@ from embedtrain.config.soups import Soup
 from embedtrain.config.stages import Evaluate, Export, Train
 from embedtrain.data.store import open_rows
 from embedtrain.mining.tables import read_corpus, read_mined
+from embedtrain.model.onnx import export_onnx
+from embedtrain.model.onnx_proof import Runner
+from embedtrain.model.st import open_sentence_transformer
+from embedtrain.serving.check import as_json, check_folder, is_bad
 from embedtrain.train.log import read_curve
 
 TEXTS = ["How do I list the files in a folder?", "The ls command lists files and folders."]
@@ -78,6 +83,30 @@ def test_exports_load_and_attend_as_they_should(done: Done) -> None:
         assert vectors.std(axis=0).max() > 0
         assert first_state_moves(folder, "sdpa", "none") == (done.run.encoder.attention == "bidirectional")
         assert read_json(folder.parent / "parity.json")["max_cosine_distance"] < 1e-5
+
+
+def test_every_server_takes_the_exports(done: Done) -> None:
+    """By the servers' rules, and plain transformers by the block of the folder's own card."""
+    for stage in done.stages(Export):
+        folder = folder_of(done.root, stage.name) / "model"
+        assert not is_bad(check_folder(folder)), as_json(folder, check_folder(folder))
+        prompt = read_json(folder / "config_sentence_transformers.json")["prompts"]["query"]
+        found = run_block(folder / "README.md", folder)["encode"](TEXTS, prompt).numpy()
+        expected = open_sentence_transformer(folder).encode(TEXTS, side="query", normalize=False)
+        np.testing.assert_allclose(found, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.slow
+def test_a_graph_of_the_last_export_gives_its_vectors(done: Done, tmp_path: Path) -> None:
+    """`export_onnx` proves vectors and attention; it raises where either differs."""
+    pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
+    *_, last = done.stages(Export)
+    folder = folder_of(done.root, last.name) / "model"
+    export_onnx(folder, tmp_path / "graph", TEXTS)
+    client = Runner(tmp_path / "graph")
+    found = client.vectors(client.rows(TEXTS))
+    expected = open_sentence_transformer(folder).encode(TEXTS, side="", normalize=True)
+    np.testing.assert_allclose(found, expected, atol=1e-5, rtol=0)
 
 
 def test_instructions_are_prompts_of_the_exports(done: Done) -> None:

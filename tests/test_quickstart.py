@@ -43,8 +43,22 @@ def embedtrain(*words: str, folder: Path, code: int = 0) -> str:
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished tiny run."""
     folder = tmp_path_factory.mktemp("runs")
-    embedtrain("run", str(CONFIG), folder=folder)
+    make_quickstart(f"CONFIG={CONFIG} --set folder={folder}")
     return folder
+
+
+def make_quickstart(*words: str) -> str:
+    """What `make quickstart` prints; what the tests run in counts as installed."""
+    command = ["make", "quickstart", "-o", f"{sys.prefix}/.installed", f"VENV={sys.prefix}", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("words", [[], ["SIZE=tiny"]])
+def test_make_names_the_run(words: list[str]) -> None:
+    name = "tiny" if words else "quickstart"
+    assert make_quickstart("--dry-run", *words).endswith(f"-m embedtrain run configs/{name}.yaml\n")
 
 
 @pytest.mark.timeout(600)
