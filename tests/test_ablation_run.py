@@ -157,7 +157,9 @@ def test_the_shipped_tiny_run_gives_one_table_killed_or_not(tmp_path: Path) -> N
     killed.kill_at("finetune_a-*/done.json")
     table = killed.finish()
     assert whole.finish() == table
+    cells = {cell: cell.stat().st_mtime_ns for cell in whole.root.rglob("cells/*.json")}
     assert whole.finish() == table
+    assert cells == {cell: cell.stat().st_mtime_ns for cell in whole.root.rglob("cells/*.json")} != {}
     assert read_json(killed.root / "tables" / "tiny" / "ablation.json")["seeds"] == [1]
 
 

@@ -226,7 +226,7 @@ def test_the_probe_can_fail() -> None:
     assert (done.returncode, done.stderr) == (1, "imported ['torch']\n")
 
 
-LIBRARIES = "import typer, typer._adapters, yaml; from pydantic import BaseModel, TypeAdapter"
+LIBRARIES = "import typer.main, yaml; from pydantic import BaseModel, TypeAdapter"
 
 
 def test_check_answers_in_under_a_second() -> None:

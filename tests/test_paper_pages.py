@@ -98,7 +98,7 @@ def test_records_have_the_columns_of_the_card(name: str) -> None:
     assert hub.schema_from
 
 
-def test_the_papers_are_told_as_published() -> None:
+def test_the_papers_figures_are_in_the_files() -> None:
     for recipe in ("kalm_v2", "kalm_v2_5"):
         run = read(recipe)
         tuned = [stage for stage in run.stages if isinstance(stage, Train) and stage.rows]
@@ -126,7 +126,7 @@ def test_the_papers_are_told_as_published() -> None:
     assert tuned[-1].teacher.model == "Qwen/Qwen3-Embedding-8B"
 
 
-def test_anna_is_told_as_published() -> None:
+def test_annas_figures_are_in_its_file() -> None:
     run = read("anna")
     assert run.base.model == "mistralai/Mistral-7B-v0.1"
     stages = {stage.name: stage for stage in run.stages}
@@ -191,7 +191,7 @@ def test_another_change_would_be_found(models: Path) -> None:
     ]
 
 
-def test_annas_published_attention_is_three_switches(models: Path) -> None:
+def test_annas_own_attention_is_three_switches(models: Path) -> None:
     """The loaded model proves its attention, and every text ends in the end token, cut or not."""
     (switches,) = (found for words in shown("anna", "embedtrain plan") if (found := overrides(words)))
     run = shrink(read("anna", switches), models)

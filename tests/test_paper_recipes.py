@@ -28,7 +28,7 @@ from embedtrain.mining.tables import read_corpus, read_mined
 from embedtrain.model.onnx import export_onnx
 from embedtrain.model.onnx_proof import Runner
 from embedtrain.model.st import open_sentence_transformer
-from embedtrain.serving.check import as_json, check_folder, is_bad
+from embedtrain.serving.check import as_json, check_folder, choose_servers, is_bad
 from embedtrain.train.log import read_curve
 
 TEXTS = ["How do I list the files in a folder?", "The ls command lists files and folders."]
@@ -86,26 +86,31 @@ def test_exports_load_and_attend_as_they_should(done: Done) -> None:
 
 
 def test_every_server_takes_the_exports(done: Done) -> None:
-    """By the servers' rules, and plain transformers by the block of the folder's own card."""
+    """`model/` and `router/` by the servers' rules; plain transformers by the block of the card."""
     for stage in done.stages(Export):
         folder = folder_of(done.root, stage.name) / "model"
         assert not is_bad(check_folder(folder)), as_json(folder, check_folder(folder))
-        prompt = read_json(folder / "config_sentence_transformers.json")["prompts"]["query"]
-        found = run_block(folder / "README.md", folder)["encode"](TEXTS, prompt).numpy()
-        expected = open_sentence_transformer(folder).encode(TEXTS, side="query", normalize=False)
-        np.testing.assert_allclose(found, expected, atol=1e-5, rtol=0)
+        prompts = read_json(folder / "config_sentence_transformers.json")["prompts"]
+        encode, theirs = run_block(folder / "README.md", folder)["encode"], open_sentence_transformer(folder)
+        for side in ("query", "document"):
+            expected = theirs.encode(TEXTS, side=side, normalize=False)
+            np.testing.assert_allclose(encode(TEXTS, prompts[side]).numpy(), expected, atol=1e-5, rtol=0)
+        if stage.documents:
+            (own,) = choose_servers(["sentence-transformers"])
+            assert not is_bad(check_folder(folder.parent / "router", [own]))
 
 
 @pytest.mark.slow
 def test_a_graph_of_the_last_export_gives_its_vectors(done: Done, tmp_path: Path) -> None:
-    """`export_onnx` proves vectors and attention; it raises where either differs."""
-    pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
+    """To a client that knows only its folder; `export_onnx` itself refuses where attention differs."""
+    for package in ("onnxscript", "onnxruntime"):
+        pytest.importorskip(package, reason="the extra onnx is not installed")
     *_, last = done.stages(Export)
     folder = folder_of(done.root, last.name) / "model"
     export_onnx(folder, tmp_path / "graph", TEXTS)
     client = Runner(tmp_path / "graph")
     found = client.vectors(client.rows(TEXTS))
-    expected = open_sentence_transformer(folder).encode(TEXTS, side="", normalize=True)
+    expected = open_sentence_transformer(folder).encode(TEXTS, side="", normalize=False)
     np.testing.assert_allclose(found, expected, atol=1e-5, rtol=0)
 
 

@@ -16,7 +16,7 @@ from embedtrain.config.load import load_machine
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = (
-    *("cli", "pipeline", "standalone", "config", "data", "text", "mixture", "serving"),
+    *("cli", "pipeline", "standalone", "config", "data", "text", "templates", "mixture", "serving"),
     *("artifacts", "places", "show", "stops"),
 )
 ABSENT = ("torch", "transformers", "peft", "accelerate", "sentence_transformers")

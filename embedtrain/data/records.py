@@ -1,4 +1,4 @@
-"""Raw records of files of rows: lines of JSON, packed or not (parquet: `parquet`, which needs pyarrow)."""
+"""Raw records of files of rows: lines of JSON, packed or not; `parquet.py` reads parquet, with pyarrow."""
 
 import gzip
 import io
