@@ -126,7 +126,7 @@ def test_the_papers_figures_are_in_the_files() -> None:
     assert tuned[-1].teacher.model == "Qwen/Qwen3-Embedding-8B"
 
 
-def test_annas_figures_are_in_its_file() -> None:
+def test_the_figures_of_anna_are_in_its_file() -> None:
     run = read("anna")
     assert run.base.model == "mistralai/Mistral-7B-v0.1"
     stages = {stage.name: stage for stage in run.stages}

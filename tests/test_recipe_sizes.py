@@ -73,7 +73,7 @@ def test_tiny_is_small_made_small(recipe: str) -> None:
     assert small == tiny
 
 
-def test_leafs_figures_are_in_its_files() -> None:
+def test_the_figures_of_leaf_are_in_its_files() -> None:
     for recipe, teacher in LEAF_TEACHERS.items():
         stage = next(stage for stage in read(recipe, "paper").stages if isinstance(stage, Distil))
         assert (stage.batch_size, stage.cycles, stage.epochs_per_cycle, stage.lr) == (32, 3, 10, 1e-4)
