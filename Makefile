@@ -53,7 +53,7 @@ check: $(INSTALLED_DEV) ## style, types, layers, spelling, sizes, generated docs
 check-light: ## on another Python (LIGHT=python3.12): what needs no torch, and every shipped config
 	@$(LIGHT) -m venv .venv-light
 	@.venv-light/bin/python -m pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt \
-		filelock jinja2 matplotlib numpy packaging psutil pyarrow pydantic pyyaml rich tokenizers typer
+		filelock jinja2 matplotlib numpy packaging psutil pyarrow pydantic pyyaml rich scipy tokenizers typer
 	@PYTHONPATH=. .venv-light/bin/python tools/light_rooms.py
 
 docs: $(INSTALLED_DEV) ## the documentation site, into build/site

@@ -63,7 +63,7 @@ def test_make_names_the_run(words: list[str]) -> None:
     assert make_quickstart("--dry-run", *words).endswith(f"-m embedtrain run configs/{name}.yaml\n")
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_every_stage_is_done_and_the_second_run_does_nothing(runs: Path) -> None:
     plan = embedtrain("plan", str(CONFIG), folder=runs)
     assert "13 stages, 13 done" in plan
