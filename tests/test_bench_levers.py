@@ -44,7 +44,6 @@ def first_steps(name: str, model: Path, monkeypatch: pytest.MonkeyPatch) -> list
     return steps
 
 
-@pytest.mark.slow
 def test_each_lever_changes_what_it_should(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tokens run with padding and repetition; the losses, and so the gradients, stay."""
     found = {

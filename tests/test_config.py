@@ -209,7 +209,8 @@ try:
     main()
 except SystemExit as stop:
     assert not stop.code, stop.code
-heavy = {{"torch", "transformers", "peft", "accelerate", "numpy", "pyarrow"}} & sys.modules.keys()
+heavy = {{"torch", "transformers", "peft", "accelerate", "sentence_transformers", "numpy", "pyarrow"}}
+heavy &= sys.modules.keys()
 sys.exit(f"imported {{sorted(heavy)}}" if heavy else 0)
 """
 
@@ -226,21 +227,15 @@ def test_the_probe_can_fail() -> None:
     assert (done.returncode, done.stderr) == (1, "imported ['torch']\n")
 
 
-LIBRARIES = "import typer.main, yaml; from pydantic import BaseModel, TypeAdapter"
-
-
 def test_check_answers_in_under_a_second() -> None:
-    """Processor time, the best of three; on a slow machine four times that of its libraries."""
-    check = min(cpu_seconds("-m", "embedtrain", "check", VALID.name) for _ in range(3))
-    assert check < max(1.0, 4 * min(cpu_seconds("-c", LIBRARIES) for _ in range(3)))
-
-
-def cpu_seconds(*arguments: str) -> float:
-    """Of one process, in all its threads."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert python(*arguments, folder=VALID.parent).returncode == 0
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    """Processor time, which other work on the machine does not change; the best of three."""
+    seconds = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert python("-m", "embedtrain", "check", VALID.name, folder=VALID.parent).returncode == 0
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(seconds) < 1.0
 
 
 def python(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:

@@ -217,7 +217,6 @@ def gather_deprecated() -> None:
     torch.distributed.all_gather_into_tensor(torch.empty(2), torch.ones(1))
 
 
-@pytest.mark.slow
 def test_the_harness_tells_of_failures_and_warnings() -> None:
     """So the tests above would see a deprecated call, and a failure on one process ends the others."""
     with pytest.raises(AssertionError, match=r"process . of 2:(.|\n)*(FutureWarning|has no attribute)"):

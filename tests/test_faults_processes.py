@@ -74,7 +74,6 @@ def test_a_stopped_process_is_named_and_killed(tmp_path: Path) -> None:
     assert not [word for word in NOISE if word in told(config)]
 
 
-@pytest.mark.slow
 def test_a_process_that_stops_mining_is_named_and_killed(tmp_path: Path) -> None:
     """Such processes send no messages: the other one waits for a file."""
     stage = {"name": "tune", "kind": "mine", "from": "base", "top_k": 5}

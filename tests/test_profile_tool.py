@@ -26,7 +26,6 @@ def run_profile(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.slow
 def test_a_step_is_told(tmp_path: Path) -> None:
     model = save_tiny("llama", tmp_path / "model")
     rows = ROOT / "rows" / "pydoc" / "train.parquet"

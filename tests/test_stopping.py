@@ -124,7 +124,7 @@ def test_between_stages_it_stops_at_once() -> None:
     assert error.value.code == RESUME_CODE == 75
 
 
-@pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.parametrize("processes", [1, 2])
 def test_all_die_with_the_run(tmp_path: Path, processes: int) -> None:
     """SIGKILL to the run alone: nothing goes on in the folder, which the same command may work in at once."""
     write_inputs(tmp_path)
@@ -164,10 +164,7 @@ def test_only_what_a_run_started_dies_with_it(how: str) -> None:
     assert (gone, alive) == (([child], []) if how == "bound" else ([], [child]))
 
 
-@pytest.mark.parametrize(
-    ("processes", "number"),
-    [pytest.param(1, signal.SIGUSR1, marks=pytest.mark.slow), (2, signal.SIGTERM)],
-)
+@pytest.mark.parametrize(("processes", "number"), [(1, signal.SIGUSR1), (2, signal.SIGTERM)])
 def test_a_run_ends_with_75_and_one_line(tmp_path: Path, processes: int, number: signal.Signals) -> None:
     """A real run under its launcher: a checkpoint of its last step, no traceback."""
     write_inputs(tmp_path)
