@@ -45,7 +45,8 @@ def call(monkeypatch: pytest.MonkeyPatch, config: Path, *words: str) -> int:
 
 def test_it_writes_what_the_run_gave(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     more = config.parent / "more.jsonl"
-    more.write_text((config.parent / "rows.jsonl").read_text(encoding="utf-8"), encoding="utf-8")
+    rows = [{"query": f"question {n}", "positives": [f"answer {n} of " + "many " * 50]} for n in range(500)]
+    more.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     assert call(monkeypatch, config, "--data", str(more)) == 0
     found = read_json(config.parent / "small.json")
     assert [(stage["stage"], stage["kind"]) for stage in found["stages"]] == [
@@ -55,13 +56,16 @@ def test_it_writes_what_the_run_gave(config: Path, monkeypatch: pytest.MonkeyPat
     assert found["stages"][1]["training tokens"] is None
     assert found["machine"]["versions"]["torch"]
     assert {result["task"] for result in found["report"]["results"]} == {"rows", "more"}
+    assert 0 < found["seconds of more data"] < found["stages"][2]["seconds"]
     table = (config.parent / "small.md").read_text(encoding="utf-8")
     assert "| tune | train |" in table
     assert "nDCG@10" in table
+    assert "on test sets that the run file does not name" in table
 
 
 def test_a_run_that_took_too_long_is_told(
     config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call(monkeypatch, config, "--max-minutes", "0.0001") == 1
+    assert read_json(config.parent / "small.json")["seconds of more data"] == 0
     assert "TOO SLOW, at most 0.0001 minutes were asked" in capsys.readouterr().out
