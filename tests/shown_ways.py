@@ -68,7 +68,11 @@ ELSEWHERE = (
         "a small task that is registered with mteb, since the hub is not asked",
     ),
     Elsewhere(r"embedtrain push .*", "test_push.py::test_every_byte_arrives", "to a hub on this machine"),
-    Elsewhere(r"make test|make check|\.ci/run", ".ci/run", "what runs the tests cannot be one of them"),
+    Elsewhere(
+        r"make test|make check|make check-light|\.ci/run",
+        ".ci/run",
+        "what runs the tests cannot be one of them",
+    ),
     Elsewhere(r"python tools/config_docs\.py", "Makefile", "`make check` compares what it would write"),
     Elsewhere(
         r"python tools/gradient_parity\.py.*", "test_gradient_parity.py::test_two_processes", "fewer cases"
@@ -106,6 +110,15 @@ ELSEWHERE = (
         "small models",
     ),
     Elsewhere(
+        r"python tools/gpu_check\.py --parts flagship .*",
+        "test_flagship.py::test_every_stage_is_done",
+        "every stage, with two layers and few steps on a CPU",
+    ),
+    Elsewhere(r"make docs", "test_docs_site.py::test_every_page_is_built", "into another folder"),
+    Elsewhere(
+        r"python tools/bench/encode\.py", "test_bench_mining.py::test_the_encode_command", "tiny model"
+    ),
+    Elsewhere(
         r"python tools/run_recipe\.py.*", "test_run_recipe.py::test_it_writes_what_the_run_gave", "a tiny run"
     ),
     Elsewhere(
@@ -140,13 +153,15 @@ STAND_INS = (
         r"\1 --help",
         "it fetches packages; the tests open no network",
     ),
+    StandIn(r"(python tools/compare_soups\.py).*", r"\1 --size smoke --seeds 1", "hours"),
     StandIn(
-        r"(python tools/(?:bench/encode|compare_\w+|gpu_check)\.py).*",
-        r"\1 --help",
-        "half an hour and more, or a GPU",
+        r"(python tools/compare_negatives\.py).*", r"\1 --size smoke --seeds 1 --arms random bm25", "hours"
     ),
+    StandIn(r"(python tools/gpu_check\.py).*", r"\1 --rehearse --out benchmarks/gpu", "no GPU"),
     StandIn(
-        r"make (table|install-dev|test-all|check-light|docs)$", r"make --dry-run \1", "minutes, or installs"
+        r"make (table|test-all|install-dev)$",
+        r"make --dry-run \1",
+        "hours, what runs the tests, and what `make check` in .ci/run begins with",
     ),
     StandIn(r"pip install .*", r"pip --version", "the tests open no network; .ci/run installs it"),
     StandIn(r"\.venv/bin/pre-commit install", "python -m pre_commit install", "the tests' own environment"),
@@ -185,6 +200,7 @@ STAND_INS = (
 )
 
 SLOW = (
+    r"python tools/(compare_\w+|gpu_check)\.py.*",
     r"embedtrain run .*",
     r"embedtrain (mine|score|select) .*",
     r"embedtrain audit (configs|rows/bible).*",

@@ -10,7 +10,7 @@ import pytest
 from exports import PREFIXED, tiny_export
 
 from embedtrain.data.rows import Row
-from tools.bench import mining
+from tools.bench import encode, mining
 from tools.bench.encode import (
     LEAST_SPEED,
     OURS,
@@ -52,6 +52,20 @@ def test_small_figures(model: Path) -> None:
     assert figures["our_speed_cpu"] == pytest.approx(sum(ratios) / 2)
     columns, rows = encode_table([figures])
     assert {len(row) for row in rows} == {len(columns)}
+
+
+def test_the_encode_command(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it is called, without the bound on speed."""
+    monkeypatch.setattr(encode, "NO_SLOWER", 0.0)
+    rows = tmp_path / "rows.jsonl"
+    lines = [json.dumps({"query": row.query, "positives": row.positives}) for row in ROWS]
+    rows.write_text("\n".join(lines), encoding="utf-8")
+    options = ["--rows", str(rows), "--tokens", "300", "--rounds", "1", "--out", str(tmp_path / "out.json")]
+    monkeypatch.setattr(sys, "argv", ["encode.py", "--models", str(model), "no_such_model", *options])
+    assert encode.main() == 0
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert (found["passed"], found["faults"], list(found["absent"])) == (True, [], ["no_such_model"])
+    assert len(found["models"]) == len(encode.LENGTHS)
 
 
 @pytest.mark.parametrize(
