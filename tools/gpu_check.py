@@ -98,7 +98,8 @@ def main() -> int:
             elif part == "fit":
                 told[part] = "passed" if check_fitness(args, size, done, Path(folder)) else "FAILED"
             else:
-                more = ["--data", *args.data] if part == "flagship" and args.data else []
+                data = [str(Path(one).resolve()) for one in args.data]
+                more = ["--data", *data] if part == "flagship" and data else []
                 told[part] = run_part([*commands[part], *more], done, args.rows, size, Path(folder))
             if told[part].startswith("FAILED") and done.is_file():
                 done.replace(args.out / f"{part}.failed.json")  # the next call tries again
@@ -134,7 +135,7 @@ def run_part(command: list[str], out: Path, rows: str, size: Size, folder: Path)
     target = out.with_suffix("") if own else out
     arguments = [str(base) if word == "BASE" else word for word in command]
     print(f"gpu_check: {' '.join(arguments)}", flush=True)
-    done = subprocess.run([sys.executable, *arguments, "--out", str(target)], cwd=ROOT)
+    done = subprocess.run([sys.executable, *arguments, "--out", str(target.resolve())], cwd=ROOT)
     if own and done.returncode == 0:
         write_json(out, read_json(target / own))
     return "measured" if done.returncode == 0 else f"FAILED with status {done.returncode}"
