@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from embedtrain.config.stages import Evaluate  # noqa: E402
 from embedtrain.evaluation.sets import read_tasks  # noqa: E402
 from embedtrain.pipeline import StagePlan, plan_run  # noqa: E402
 from embedtrain.show.tables import markdown_table, print_table  # noqa: E402
+from embedtrain.train.log import read_curve  # noqa: E402
 from tools.bench.machine import machine  # noqa: E402
 
 COLUMNS = ["stage", "kind", "seconds", "training tokens"]
@@ -79,7 +81,7 @@ def facts(args: argparse.Namespace, run: Run, plans: list[StagePlan]) -> dict[st
             "stage": plan.stage.name,
             "kind": plan.stage.kind,
             "seconds": read_json(plan.folder / "done.json")["seconds"],
-            "training tokens": trained_tokens(curve := steps_of(plan.folder / "curve.jsonl")),
+            "training tokens": trained_tokens(curve := read_curve(plan.folder / "curve.jsonl")),
             "validation": [step for step in curve if any(key.startswith("validation/") for key in step)],
         }
         for plan in plans
@@ -93,12 +95,7 @@ def facts(args: argparse.Namespace, run: Run, plans: list[StagePlan]) -> dict[st
     }
 
 
-def steps_of(curve: Path) -> list[dict[str, Any]]:
-    """What each training step gave; none where nothing was trained."""
-    return list(map(json.loads, curve.read_text(encoding="utf-8").splitlines())) if curve.is_file() else []
-
-
-def trained_tokens(curve: list[dict[str, Any]]) -> int | None:
+def trained_tokens(curve: Sequence[Mapping[str, Any]]) -> int | None:
     """Tokens of all steps; none where nothing was trained."""
     return sum(step.get("tokens", 0) for step in curve) if curve else None
 
