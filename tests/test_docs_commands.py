@@ -102,6 +102,12 @@ def test_what_takes_longer_works_too(page: str, place: Path) -> None:
     execute(place, here(page), slow=True)
 
 
+@pytest.mark.parametrize("tool", ["gpu_check", "compare_soups", "compare_negatives"])
+def test_tools_that_take_longer_tell_their_options(tool: str, capsys: pytest.CaptureFixture[str]) -> None:
+    perform(f"python {ROOT}/tools/{tool}.py --help")
+    assert "--out" in capsys.readouterr().out
+
+
 def test_commands_are_found() -> None:
     """The premise of it all: what pages show is seen in blocks, between words and in help."""
     lines = {one.text for shown in SHOWN.values() for one in shown}
