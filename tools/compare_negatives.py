@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from embedtrain.api import run as run_stages  # noqa: E402
+from embedtrain.cli.ending import end  # noqa: E402
 from embedtrain.config.load import load_machine, resolved  # noqa: E402
 from embedtrain.evaluation.tasks import Retrieval  # noqa: E402
 from embedtrain.model.st import open_sentence_transformer  # noqa: E402
@@ -105,4 +106,4 @@ def score_table(arms: Sequence[Arm], values: Mapping[str, Mapping[str, np.ndarra
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main)

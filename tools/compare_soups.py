@@ -24,6 +24,7 @@ sys.path.insert(0, str(ROOT))
 
 from embedtrain.api import run as run_stages  # noqa: E402
 from embedtrain.artifacts import read_json  # noqa: E402
+from embedtrain.cli.ending import end  # noqa: E402
 from embedtrain.config.load import load_machine, resolved  # noqa: E402
 from embedtrain.config.schema import Run  # noqa: E402
 from embedtrain.evaluation.tasks import Retrieval  # noqa: E402
@@ -168,4 +169,4 @@ def says(found: Sequence[Difference], num_seeds: int) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main)

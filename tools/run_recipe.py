@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from embedtrain.artifacts import read_json, write_atomic, write_json  # noqa: E402
+from embedtrain.cli.ending import end  # noqa: E402
 from embedtrain.config.load import load_machine, load_run  # noqa: E402
 from embedtrain.config.schema import Run  # noqa: E402
 from embedtrain.config.stages import Evaluate  # noqa: E402
@@ -124,4 +125,4 @@ def told(content: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main)
