@@ -7,12 +7,13 @@ Exits 1 where the stages took longer than `--max-minutes`, without what `--data`
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -87,7 +88,7 @@ def facts(args: argparse.Namespace, run: Run, plans: list[StagePlan]) -> dict[st
         }
         for plan in plans
     ]
-    threads = load_machine(args.machine).threads or os.cpu_count() or 1
+    threads = load_machine(args.machine).threads or torch.get_num_threads()
     return {
         "config": args.config.as_posix(),
         "seed": run.seed,
