@@ -43,6 +43,11 @@ ELSEWHERE = (
         "the tiny size",
     ),
     Elsewhere(
+        r"embedtrain run configs/recipes/kalm_v2/small\.yaml .*",
+        "test_recipe_sizes.py::test_a_tiny_recipe_runs_and_loads",
+        "the tiny size, with its own seed",
+    ),
+    Elsewhere(
         r"embedtrain run configs/recipes/\w+/paper\.yaml.*",
         "test_paper_recipes.py::test_every_stage_is_done",
         "every stage, on models of two layers",
