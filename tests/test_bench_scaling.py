@@ -1,5 +1,6 @@
 """tools/bench/scaling.py at a tiny size: figures of every size, and the verdict."""
 
+import argparse
 import json
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 from tiny_models import save_tiny
 
 from embedtrain.data.rows import Row
-from tools.bench.scaling import Asked, drawn_rows, fair_share, judge, measure
+from tools.bench.scaling import Asked, drawn_rows, fair_share, judge, make_asked, measure
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -98,3 +99,9 @@ def test_a_small_batch_holds_texts_like_a_large_one() -> None:
     assert len(drawn_rows(rows, 200)) == 200
     means = [sum(len(row.query) for row in fair_share(drawn, size)) / size for size in (8, 64)]
     assert means[0] == pytest.approx(means[1], rel=0.05)
+
+
+def test_rows_that_are_not_there_are_told_before_anything_starts(tmp_path: Path) -> None:
+    asked = argparse.Namespace(rows=[tmp_path], base="nothing")
+    with pytest.raises(SystemExit, match="no rows below"):
+        make_asked(asked)

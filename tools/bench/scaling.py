@@ -43,6 +43,7 @@ from tools.bench.steps import (  # noqa: E402
     read_all,
     shown,
     time_call,
+    training_files,
 )
 from tools.launch import on_processes  # noqa: E402
 from tools.peak import device_peak, start_peak  # noqa: E402
@@ -104,10 +105,11 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def make_asked(args: argparse.Namespace) -> Asked:
-    """The command line as processes are told; the model is fetched here, once."""
+    """The command line as processes are told; files are looked for and the model is fetched here, once."""
+    files = training_files(args.rows)
     resolve_model(args.base)
     names = ("layers", "max_tokens", "chunk_tokens", "rounds", "device", "precision")
-    return Asked(model=args.base, rows=tuple(args.rows), **{name: getattr(args, name) for name in names})
+    return Asked(model=args.base, rows=tuple(files), **{name: getattr(args, name) for name in names})
 
 
 def measured(asked: Asked, world: int, sizes: Sequence[int]) -> list[Figures]:

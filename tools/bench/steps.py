@@ -105,14 +105,19 @@ def shown(model: str) -> str:
     return "/".join(Path(model).parts[-3:]) if Path(model).is_absolute() else model
 
 
-def read_all(paths: Sequence[Path]) -> list[Row]:
-    """Rows of these files, and of the training files below these folders."""
+def training_files(paths: Sequence[Path]) -> list[Path]:
+    """These files, and the training files below these folders. Exits where there is none."""
     files = [
         file for path in paths for file in ([path] if path.is_file() else sorted(path.rglob("train.parquet")))
     ]
     if not files:
         raise SystemExit(f"no rows below {', '.join(map(str, paths))}")
-    return [row for file in files for row in read_rows(file)]
+    return files
+
+
+def read_all(paths: Sequence[Path]) -> list[Row]:
+    """Rows of these files, and of the training files below these folders."""
+    return [row for file in training_files(paths) for row in read_rows(file)]
 
 
 def batch_of_rows(
