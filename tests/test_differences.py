@@ -84,6 +84,17 @@ def test_more_models_than_a_terminal_is_wide_for() -> None:
     ]
 
 
+def test_a_table_has_no_row_of_dashes_alone() -> None:
+    results = [result(f"model_{n}", values_N=HARDNESS_N + n) for n in range(5)]
+    results += [result(f"model_{n}", "titles", HARDNESS_N + n) for n in (0, 1)]
+    headings = [[row[0] for row in table.rows] for table in difference_tables(results)]
+    assert headings == [["faq nDCG@10", "titles nDCG@10", "mean of 2 held-out tasks"], ["faq nDCG@10"]]
+    strangers = [result(f"stranger_{n}", "nothing else", HARDNESS_N) for n in (0, 1, 2)]
+    assert [table.columns[1:] for table in difference_tables([*results[:1], *strangers, results[1]])] == [
+        ["model_1"]
+    ]
+
+
 @pytest.mark.parametrize(
     "results",
     [

@@ -106,8 +106,9 @@ def difference_tables(results: Sequence[Result], in_domain: Collection[str] = ()
     found = Differences(results, in_domain)
     title = f"{TITLE} from {found.models[0]}" if found.tasks else ""
     return [
-        TextTable(title, ["task", *models], cells(found, models), NOTE)
+        TextTable(title, ["task", *models], rows, NOTE)
         for models in (found.others[n : n + WIDE] for n in range(0, len(found.others), WIDE))
+        if (rows := cells(found, models))
     ]
 
 
@@ -121,10 +122,9 @@ def difference_sections(results: Sequence[Result], in_domain: Collection[str] = 
 
 
 def cells(found: Differences, models: Sequence[str]) -> list[list[str]]:
-    """A row for each task and their mean."""
-    return [
-        [heading, *(cell(found.figure(model, tasks)) for model in models)] for heading, tasks in found.rows
-    ]
+    """A row for each task that one of these models was measured on, and for means over tasks."""
+    rows = [(heading, [found.figure(model, tasks) for model in models]) for heading, tasks in found.rows]
+    return [[heading, *map(cell, figures)] for heading, figures in rows if any(figures)]
 
 
 def cell(figure: Figure | None) -> str:
