@@ -43,13 +43,13 @@ def embedtrain(*words: str, folder: Path, code: int = 0) -> str:
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished tiny run."""
     folder = tmp_path_factory.mktemp("runs")
-    make_quickstart(f"CONFIG={CONFIG} --set folder={folder}")
+    make("quickstart", "SIZE=tiny", f"RUNS={folder}")
     return folder
 
 
-def make_quickstart(*words: str) -> str:
-    """What `make quickstart` prints; what the tests run in counts as installed."""
-    command = ["make", "quickstart", "-o", f"{sys.prefix}/.installed", f"VENV={sys.prefix}", *words]
+def make(*words: str) -> str:
+    """What `make` prints; what the tests run in counts as installed."""
+    command = ["make", *words, "-o", f"{sys.prefix}/.installed", f"VENV={sys.prefix}"]
     outer = {"MAKELEVEL", "MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES"}  # of the make that runs the tests
     place = {name: value for name, value in os.environ.items() if name not in outer}
     done = subprocess.run(command, cwd=ROOT, env=place, capture_output=True, text=True, check=False)
@@ -60,7 +60,8 @@ def make_quickstart(*words: str) -> str:
 @pytest.mark.parametrize("words", [[], ["SIZE=tiny"]])
 def test_make_names_the_run(words: list[str]) -> None:
     name = "tiny" if words else "quickstart"
-    assert make_quickstart("--dry-run", *words).endswith(f"-m embedtrain run configs/{name}.yaml\n")
+    shown = make("quickstart", "--dry-run", *words)
+    assert shown.endswith(f"-m embedtrain run configs/{name}.yaml --set folder=runs\n")
 
 
 @pytest.mark.timeout(600)
@@ -219,3 +220,17 @@ def test_the_python_lines_of_the_readme(runs: Path, monkeypatch: pytest.MonkeyPa
     vectors = scope["vectors"]
     assert isinstance(vectors, np.ndarray)
     assert vectors.shape == (1, 576)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_table_is_of_whole_sets(runs: Path, tmp_path: Path) -> None:
+    """The last one here: it makes the run's report anew."""
+    make("table", "SIZE=tiny", f"RUNS={runs}", f"TABLES={tmp_path}")
+    results = read_json(tmp_path / "tiny" / "report.json")["results"]
+    whole = {"faq": 474, "debian": 400, "wikipedia": 400}
+    assert {result["task"] for result in results} == {*whole}
+    for result in results:
+        assert result["full_sizes"] is None
+        assert result["sizes"]["queries"] == whole[result["task"]]
+    assert "474 queries, 475 documents" in (tmp_path / "tiny" / "report.md").read_text()
