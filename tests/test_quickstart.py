@@ -43,7 +43,7 @@ def embedtrain(*words: str, folder: Path, code: int = 0) -> str:
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished tiny run."""
     folder = tmp_path_factory.mktemp("runs")
-    make("quickstart", "SIZE=tiny", f"RUNS={folder}")
+    make("quickstart", f"CONFIG={CONFIG}", f"RUNS={folder}")
     return folder
 
 
@@ -226,7 +226,7 @@ def test_the_python_lines_of_the_readme(runs: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.timeout(1200)
 def test_the_table_is_of_whole_sets(runs: Path, tmp_path: Path) -> None:
     """The last one here: it makes the run's report anew."""
-    make("table", "SIZE=tiny", f"RUNS={runs}", f"TABLES={tmp_path}")
+    make("table", "SIZE=tiny", f"CONFIG={CONFIG}", f"RUNS={runs}", f"TABLES={tmp_path}")
     results = read_json(tmp_path / "tiny" / "report.json")["results"]
     whole = {"faq": 474, "debian": 400, "wikipedia": 400}
     assert {result["task"] for result in results} == {*whole}
