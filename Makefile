@@ -5,7 +5,7 @@ VENV ?= .venv
 # the CPU build where the index has one; TORCH="torch>=2.11" takes the newest
 TORCH ?= torch==2.13.0
 SIZE ?= quickstart
-# where runs are made, and the tables that are kept
+# where `make table` finds the run's report, and keeps it
 RUNS ?= runs
 TABLES ?= benchmarks
 # another Python, for the parts that need no torch
@@ -30,10 +30,10 @@ help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 quickstart: $(INSTALLED) ## train, export and measure a small encoder (SIZE=tiny: the same in minutes)
-	@$(PY) -m embedtrain run $(CONFIG) --set folder=$(RUNS)
+	@$(PY) -m embedtrain run $(CONFIG)
 
 table: $(INSTALLED) ## the quickstart's table on the full test sets, kept in benchmarks/quickstart/
-	@$(PY) -m embedtrain run $(CONFIG) --set folder=$(RUNS) --set stages.report.max_tokens_per_model=null
+	@$(PY) -m embedtrain run $(CONFIG) --set stages.report.max_tokens_per_model=null
 	@mkdir -p $(TABLES)/$(SIZE)
 	@cp $(RUNS)/$(SIZE)/report.json $(RUNS)/$(SIZE)/report.md $(TABLES)/$(SIZE)/
 
